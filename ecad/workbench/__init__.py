@@ -1,0 +1,1 @@
+"""The workflow of the ECAD paper at the command line, one command per file."""
