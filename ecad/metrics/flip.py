@@ -16,8 +16,8 @@ class FLIP(Fidelity):
     """Mean of the LDR-FLIP error map, 0 (same) to 1: what one notices who flips between the two images.
 
     Andersson, Nilsson, Akenine-Möller, Oskarsson, Åström, Fairchild: "FLIP: A Difference Evaluator for
-    Alternating Images" (2020), by its authors' own package. It looks at colour and at edges after a model of human
-    contrast sensitivity.
+    Alternating Images" (2020), by its authors' own package. It looks at colour and at edges after a model of
+    human contrast sensitivity.
     """
 
     name = "flip"

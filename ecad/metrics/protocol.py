@@ -19,7 +19,7 @@ class Metric(Protocol):
     """A score per image, from the image alone or with its prompt or a reference image.
 
     `needs` names what `score` must be given besides the images: any of "prompts" and "references". A score of
-    an image never depends on the images beside it (to float tolerance), so a caller may cut batches as it likes.
+    an image never depends on the images beside it (to float tolerance): a caller may cut batches as it likes.
     """
 
     @property

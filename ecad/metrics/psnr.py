@@ -9,8 +9,8 @@ import numpy as np
 from ecad.metrics.fidelity import Fidelity
 
 CAP = 100.0
-"""Highest PSNR reported, dB. Identical images have an infinite one, which JSON cannot hold and no mean survives.
-A single value off by one level in a 256 px image gives 101 dB, so nothing that anyone could see is lost."""
+"""Highest PSNR reported, dB. Identical images have an infinite one, which JSON cannot hold and no mean
+survives. A single value off by one level in a 256 px image gives 101 dB, so nothing that anyone could see is lost."""
 
 
 class PSNR(Fidelity):

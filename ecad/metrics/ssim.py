@@ -17,8 +17,8 @@ WINDOW = 11
 class SSIM(Fidelity):
     """Mean structural similarity with the settings of its paper, per colour channel, then averaged.
 
-    Wang, Bovik, Sheikh, Simoncelli: "Image Quality Assessment: From Error Visibility to Structural Similarity"
-    (2004): an 11 x 11 Gaussian window of sigma 1.5, population covariance, K1 = 0.01, K2 = 0.03.
+    Wang, Bovik, Sheikh, Simoncelli: "Image Quality Assessment: From Error Visibility to Structural
+    Similarity" (2004): an 11 x 11 Gaussian window of sigma 1.5, population covariance, K1 = 0.01, K2 = 0.03.
     """
 
     name = "ssim"

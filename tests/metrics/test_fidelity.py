@@ -82,7 +82,7 @@ def test_psnr_never_passes_its_cap():
 
 
 def test_ssim_of_two_flat_images_is_the_luminance_term():
-    # Without variance the structure term is C2 / C2, so SSIM = (2ab + C1) / (a² + b² + C1) with C1 = (0.01 * 255)².
+    # Without variance the structure term is C2 / C2: SSIM = (2ab + C1) / (a² + b² + C1), C1 = (0.01 * 255)².
     a, b, c1 = 100, 140, (0.01 * 255) ** 2
     images = np.full((1, 32, 32, 3), a, np.uint8)
     references = np.full((1, 32, 32, 3), b, np.uint8)
@@ -91,14 +91,14 @@ def test_ssim_of_two_flat_images_is_the_luminance_term():
 
 
 def test_flip_of_black_against_white_is_the_largest_error():
-    # The paper maps the largest colour difference to 1; black and white are 0.97 of it.
+    # The paper maps the largest colour difference, pure green to pure blue, to 1; this one comes close.
     black = np.zeros((1, 64, 64, 3), np.uint8)
     score = metric("flip").score(black, references=255 - black)[0]
     assert 0.9 < score <= 1.0
 
 
 def test_flip_sees_a_colour_change_that_keeps_the_mean_squared_error(pictures):
-    # The same squared error as a shift in hue is more visible than as fine noise: why FLIP stands beside PSNR.
+    # The same squared error shows more as a shift in hue than as fine noise: why FLIP stands beside PSNR.
     shift = np.array([12, 0, -12])
     hue = np.clip(pictures + shift, 0, 255).astype(np.uint8)
     checker = np.where(np.indices(pictures.shape[:3]).sum(0) % 2, 1, -1)[..., None] * shift
@@ -109,7 +109,7 @@ def test_flip_sees_a_colour_change_that_keeps_the_mean_squared_error(pictures):
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(MetricError, match="'lpips'.*flip, psnr, ssim"):
+    with pytest.raises(MetricError, match=r"'lpips'.*flip, psnr, ssim"):
         metric("lpips")
 
 
