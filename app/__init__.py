@@ -1,0 +1,1 @@
+"""The explorer's page. Nothing in this package knows torch; it uses only names that `ecad` exports."""
