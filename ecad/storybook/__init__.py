@@ -1,0 +1,1 @@
+"""Storybook, the embedded model: its world, its nets, their training, its judge."""
