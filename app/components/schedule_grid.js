@@ -1,0 +1,339 @@
+// The paintable schedule: components across, denoising steps down (turned round on a narrow screen).
+// `props.value` is {rows: ["0110…", one string per step], times: [int per step], own: bool, name, point}; 1 = compute.
+// The first step always computes, so its cells are locked. One message to Python per gesture, never per cell.
+const model = props.model;                       // {columns: [{block, part, words, cost}], parts: [...], fixed, once, uncached}
+const C = model.columns.length;
+const canvas = element.querySelector('canvas');
+const pen = canvas.getContext('2d');
+const status = element.querySelector('.status');
+const figures = element.querySelector('.figures');
+const query = s => element.querySelector(s);
+
+let value = props.value, R = value.rows.length, bits = parse(value.rows);
+let undo = [], redo = [], sent = value, drag = null, cursor = {r: Math.min(1, R - 1), c: 0}, hover = null;
+let other = null;                                // {rows, times, name}: the schedule whose differences are outlined
+let turned = false, cell = {w: 10, h: 14}, left = 46, top = 34, queued = false, asked = 0;
+
+function parse(rows) { return Uint8Array.from(rows.join(''), Number); }
+function strings() { return Array.from({length: R}, (_, r) => bits.subarray(r * C, r * C + C).join('')); }
+const on = (r, c) => r === 0 || bits[r * C + c] === 1;
+
+// --- figures ------------------------------------------------------------------------------------------------------
+// The same sum as the library's `full` convention for families whose only neutral bits are the first step's; the
+// server confirms the figure when a gesture ends.
+function macs() {
+  let total = model.once + R * model.fixed;
+  for (let r = 0; r < R; r++) for (let c = 0; c < C; c++) if (on(r, c)) total += model.columns[c].cost;
+  return total;
+}
+function count() { let n = 0; for (let r = 0; r < R; r++) for (let c = 0; c < C; c++) n += on(r, c); return n; }
+const giga = n => n >= 1e12 ? (n / 1e12).toFixed(2) + ' TMACs' : (n / 1e9).toFixed(2) + ' GMACs';
+function show(total, confirmed) {
+  const share = 100 * count() / (R * C);
+  figures.innerHTML = `<b>${(model.uncached / total).toFixed(2)}×</b> fewer MACs, predicted`
+    + `<span>${giga(total)} of ${giga(model.uncached)}</span><span>${share.toFixed(0)} % of the cells computed</span>`
+    + `<span>${R} step${R === 1 ? '' : 's'}</span>`;
+  figures.dataset.macs = total;
+  figures.dataset.confirmed = confirmed;
+}
+async function confirmFigures() {
+  const mine = ++asked;
+  try {
+    const exact = await server.predict(props.value);
+    if (mine === asked && exact.macs) show(exact.macs, true);
+  } catch (e) { /* the browser's own figure stays, marked as not confirmed */ }
+}
+
+// --- drawing ------------------------------------------------------------------------------------------------------
+const css = name => getComputedStyle(element).getPropertyValue(name).trim();
+function measure() {
+  const width = element.querySelector('.sheet').clientWidth;
+  if (!width) return;
+  turned = width < 700;
+  const d = window.devicePixelRatio || 1;
+  const wide = turned ? R : C, high = turned ? C : R;
+  left = turned ? 52 : 66; top = turned ? 22 : 34;
+  cell.w = (width - left - 1) / wide;
+  cell.h = turned ? 16 : Math.max(9, Math.min(16, 340 / high));
+  const height = top + high * cell.h + 1;
+  canvas.width = Math.round(width * d); canvas.height = Math.round(height * d);
+  canvas.style.height = height + 'px';
+  pen.setTransform(d, 0, 0, d, 0, 0);
+  draw();
+}
+function box(r, c) { return turned ? [left + r * cell.w, top + c * cell.h] : [left + c * cell.w, top + r * cell.h]; }
+function redraw() { if (!queued) { queued = true; requestAnimationFrame(() => { queued = false; draw(); }); } }
+function draw() {
+  const ink = css('--body-text-color'), faint = css('--body-text-color-subdued'), line = css('--border-color-primary');
+  const empty = css('--ecad-cell'), d = window.devicePixelRatio || 1;
+  const colours = model.parts.map((_, i) => css(`--ecad-part-${i}`));
+  pen.clearRect(0, 0, canvas.width / d, canvas.height / d);
+  for (let r = 0; r < R; r++) for (let c = 0; c < C; c++) {
+    const [x, y] = box(r, c), part = model.columns[c].index;
+    pen.globalAlpha = r === 0 ? 0.45 : 1;
+    pen.fillStyle = on(r, c) ? colours[part % colours.length] : empty;
+    pen.fillRect(x + 0.5, y + 0.5, cell.w - 1, cell.h - 1);
+  }
+  pen.globalAlpha = 1;
+  pen.strokeStyle = line; pen.lineWidth = 1; pen.beginPath();
+  for (let c = 0; c <= C; c++) if (c === C || c === 0 || model.columns[c].block !== model.columns[c - 1].block) {
+    const [x, y] = box(0, c);
+    if (turned) { pen.moveTo(left, y); pen.lineTo(left + R * cell.w, y); } else { pen.moveTo(x, top - 14); pen.lineTo(x, top + R * cell.h); }
+  }
+  pen.stroke();
+  labels(ink, faint, colours);
+  if (other) outlineDifferences(ink);
+  const spot = drag ? drag.at : (document.activeElement === canvas ? cursor : hover);
+  if (spot && spot.r >= 0 && spot.c >= 0) {
+    const [x, y] = box(spot.r, spot.c);
+    pen.strokeStyle = ink; pen.lineWidth = 2; pen.strokeRect(x + 1, y + 1, cell.w - 2, cell.h - 2);
+  }
+  if (drag?.rectangle) {
+    const [x0, y0] = box(Math.min(drag.from.r, drag.at.r), Math.min(drag.from.c, drag.at.c));
+    const [x1, y1] = box(Math.max(drag.from.r, drag.at.r) + 1, Math.max(drag.from.c, drag.at.c) + 1);
+    pen.strokeStyle = ink; pen.lineWidth = 1.5; pen.setLineDash([4, 3]);
+    pen.strokeRect(x0 + 0.5, y0 + 0.5, x1 - x0 - 1, y1 - y0 - 1); pen.setLineDash([]);
+  }
+}
+function labels(ink, faint, colours) {
+  pen.font = `11px ${css('--font') || 'sans-serif'}`; pen.textBaseline = 'middle';
+  const every = turned ? (cell.w < 22 ? 4 : 1) : (cell.h < 11 ? 2 : 1);
+  for (let r = 0; r < R; r++) {
+    const [x, y] = box(r, 0);
+    if (turned) {
+      if (r % every) continue;
+      pen.fillStyle = faint; pen.textAlign = 'center'; pen.fillText(r, x + cell.w / 2, top - 10);
+    } else {
+      if (r % every) continue;
+      pen.textAlign = 'right'; pen.fillStyle = ink; pen.fillText(r, 22, y + cell.h / 2);
+      if (value.times) {
+        pen.fillStyle = value.own ? ink : faint; pen.fillText('t ' + value.times[r], left - 8, y + cell.h / 2);
+      }
+    }
+  }
+  const perBlock = C / new Set(model.columns.map(k => k.block)).size;
+  const step = turned ? 1 : (perBlock * cell.w < 20 ? 4 : perBlock * cell.w < 30 ? 2 : 1);
+  let seen = -1;
+  for (let c = 0; c < C; c++) {
+    const [x, y] = box(0, c), k = model.columns[c];
+    pen.fillStyle = colours[k.index % colours.length];
+    if (turned) pen.fillRect(left - 8, y + 1, 5, cell.h - 2); else pen.fillRect(x + 1, top - 8, cell.w - 2, 5);
+    if (c && model.columns[c - 1].block === k.block) continue;
+    seen += 1;
+    if (seen % step) continue;
+    let n = 1; while (c + n < C && model.columns[c + n].block === k.block) n++;
+    pen.fillStyle = faint;
+    if (turned) { pen.textAlign = 'right'; pen.fillText(seen, left - 14, y + n * cell.h / 2); }
+    else { pen.textAlign = 'center'; pen.fillText(seen, x + n * cell.w / 2, top - 20); }
+  }
+  pen.fillStyle = faint; pen.textAlign = 'left';
+  pen.fillText(turned ? 'block' : 'step', 0, turned ? top - 10 : top - 20);
+}
+function outlineDifferences(ink) {
+  const theirs = new Map((other.times ?? other.rows.map((_, r) => r)).map((t, r) => [t, other.rows[r]]));
+  pen.strokeStyle = css('--ecad-edited'); pen.lineWidth = 1.5;
+  for (let r = 1; r < R; r++) {
+    const row = theirs.get(value.times ? value.times[r] : r);
+    if (!row) continue;
+    for (let c = 0; c < C; c++) if ((row[c] === '1') !== on(r, c)) {
+      const [x, y] = box(r, c); pen.strokeRect(x + 1.25, y + 1.25, cell.w - 2.5, cell.h - 2.5);
+    }
+  }
+}
+
+// --- words --------------------------------------------------------------------------------------------------------
+function describe(r, c) {
+  const k = model.columns[c], time = value.times ? ` (t = ${value.times[r]})` : '';
+  const where = `${k.words}, step ${r}${time}: `;
+  if (r === 0) return where + 'computed; the first step always is';
+  if (on(r, c)) return where + 'computed';
+  let from = r - 1; while (!on(from, c)) from--;
+  return where + `reused from step ${from}`;
+}
+function say(text) { status.textContent = text; }
+
+// --- editing ------------------------------------------------------------------------------------------------------
+const set = (r, c, v) => { if (r > 0 && r < R && c >= 0 && c < C) bits[r * C + c] = v; };
+function stroke(a, b, v) {
+  const n = Math.max(Math.abs(b.r - a.r), Math.abs(b.c - a.c), 1);
+  for (let i = 0; i <= n; i++) set(Math.round(a.r + (b.r - a.r) * i / n), Math.round(a.c + (b.c - a.c) * i / n), v);
+}
+function fill(a, b, v) {
+  for (let r = Math.min(a.r, b.r); r <= Math.max(a.r, b.r); r++)
+    for (let c = Math.min(a.c, b.c); c <= Math.max(a.c, b.c); c++) set(r, c, v);
+}
+const snapshot = () => ({bits: bits.slice(), value});
+function publish() {
+  sent = {...value, rows: strings()};
+  value = sent;
+  props.value = sent;
+  trigger('input', {});
+  buttons(); show(macs(), false); confirmFigures(); redraw();
+}
+function commit(before) {
+  if (before.bits.length === bits.length && before.bits.every((x, i) => x === bits[i])) { redraw(); return; }
+  undo.push(before); if (undo.length > 200) undo.shift(); redo = [];
+  const base = value.point == null && value.edited ? value.base : value.name;
+  value = {...value, point: null, edited: true, base, name: `edited from ${base}`};
+  publish();
+}
+function restore(from, to) {
+  if (!from.length) return;
+  to.push(snapshot());
+  const last = from.pop();
+  value = last.value; bits = last.bits; R = bits.length / C;
+  cursor.r = Math.min(cursor.r, R - 1);
+  publish(); title(); measure();
+}
+function adopt(next, remember) {           // a schedule that did not come from painting: a point, a preset, an upload
+  if (remember) { undo.push(snapshot()); redo = []; }
+  value = next; sent = next; R = next.rows.length; bits = parse(next.rows); cursor.r = Math.min(cursor.r, R - 1);
+  buttons(); title(); show(macs(), false); confirmFigures(); measure();
+}
+function toggleLine(cells) {               // all computed -> all reused, otherwise all computed
+  const before = snapshot(), free = cells.filter(([r]) => r > 0);
+  const v = free.every(([r, c]) => bits[r * C + c]) ? 0 : 1;
+  free.forEach(([r, c]) => set(r, c, v));
+  commit(before);
+}
+const rowCells = r => Array.from({length: C}, (_, c) => [r, c]);
+const columnCells = c => Array.from({length: R}, (_, r) => [r, c]);
+const blockCells = c => model.columns.flatMap((k, i) => k.block === model.columns[c].block ? columnCells(i) : []);
+
+// --- pointer ------------------------------------------------------------------------------------------------------
+function at(e) {
+  const b = canvas.getBoundingClientRect();
+  const i = Math.floor((e.clientX - b.left - left) / cell.w), j = Math.floor((e.clientY - b.top - top) / cell.h);
+  return turned ? {r: i, c: j, x: e.clientX - b.left, y: e.clientY - b.top} : {r: j, c: i, x: e.clientX - b.left, y: e.clientY - b.top};
+}
+const inside = p => p.r >= 0 && p.r < R && p.c >= 0 && p.c < C;
+const clamp = p => ({r: Math.max(0, Math.min(R - 1, p.r)), c: Math.max(0, Math.min(C - 1, p.c))});
+canvas.addEventListener('pointerdown', e => {
+  if (e.button) return;
+  const p = at(e);
+  if (!inside(p)) {
+    if (p.r >= 0 && p.r < R && p.c < 0) toggleLine(rowCells(p.r));
+    else if (p.c >= 0 && p.c < C && p.r < 0) {
+      const tick = turned ? p.x > left - 10 : p.y > top - 10;
+      toggleLine(tick ? columnCells(p.c) : blockCells(p.c));
+    }
+    return;
+  }
+  if (e.pointerType !== 'touch' || query('.grid').classList.contains('touch-paints')) canvas.setPointerCapture(e.pointerId);
+  drag = {before: snapshot(), v: on(p.r, p.c) ? 0 : 1, from: p, at: p, rectangle: e.shiftKey, type: e.pointerType, moved: false};
+  if (!drag.rectangle && e.pointerType !== 'touch') set(p.r, p.c, drag.v);
+  cursor = clamp(p); say(p.r ? describe(p.r, p.c) : 'the first step always computes'); show(macs(), false); redraw();
+});
+canvas.addEventListener('pointermove', e => {
+  if (!drag) {
+    const p = at(e), over = inside(p) ? p : null;
+    if (over?.r !== hover?.r || over?.c !== hover?.c) { hover = over; if (over) say(describe(over.r, over.c)); redraw(); }
+    return;
+  }
+  if (drag.type === 'touch' && !query('.grid').classList.contains('touch-paints')) return;
+  for (const q of e.getCoalescedEvents?.() ?? [e]) {
+    const p = clamp(at(q));
+    if (p.r !== drag.at.r || p.c !== drag.at.c) drag.moved = true;
+    if (!drag.rectangle) stroke(drag.at, p, drag.v);
+    drag.at = p;
+  }
+  say(describe(drag.at.r, drag.at.c)); show(macs(), false); redraw();
+});
+canvas.addEventListener('pointerup', () => {
+  if (!drag) return;
+  const d = drag; drag = null;
+  if (d.rectangle) fill(d.from, d.at, d.v);
+  else if (d.type === 'touch' && !d.moved) set(d.from.r, d.from.c, d.v);
+  commit(d.before); say(describe(cursor.r, cursor.c));
+});
+canvas.addEventListener('pointercancel', () => {
+  if (!drag) return;
+  const d = drag; drag = null;
+  if (d.type === 'touch' && !query('.grid').classList.contains('touch-paints')) { bits = d.before.bits; redraw(); return; }
+  commit(d.before);
+});
+canvas.addEventListener('pointerleave', () => { hover = null; redraw(); });
+
+// --- keyboard -----------------------------------------------------------------------------------------------------
+const moves = {ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0]};
+canvas.addEventListener('keydown', e => {
+  const key = e.key.toLowerCase();
+  if ((e.ctrlKey || e.metaKey) && (key === 'z' || key === 'y')) {
+    e.preventDefault();
+    if (key === 'y' || e.shiftKey) restore(redo, undo); else restore(undo, redo);
+    return;
+  }
+  if (e.ctrlKey || e.metaKey || e.altKey) return;
+  if (moves[e.key]) {
+    e.preventDefault();
+    let [dr, dc] = moves[e.key]; if (turned) [dr, dc] = [dc, dr];
+    const to = clamp({r: cursor.r + dr, c: cursor.c + dc});
+    if (e.shiftKey) { const before = snapshot(); stroke(to, to, on(cursor.r, cursor.c) ? 1 : 0); cursor = to; commit(before); }
+    cursor = to; say(describe(to.r, to.c)); redraw();
+  } else if (key === ' ' || key === 'enter') {
+    e.preventDefault();
+    const before = snapshot(); set(cursor.r, cursor.c, on(cursor.r, cursor.c) ? 0 : 1); commit(before);
+    say(describe(cursor.r, cursor.c));
+  } else if (key === 's') toggleLine(rowCells(cursor.r));
+  else if (key === 'l') toggleLine(columnCells(cursor.c));
+  else if (key === 'b') toggleLine(blockCells(cursor.c));
+});
+canvas.addEventListener('focus', () => { say(describe(cursor.r, cursor.c)); redraw(); });
+canvas.addEventListener('blur', redraw);
+
+// --- toolbar ------------------------------------------------------------------------------------------------------
+function buttons() { query('.undo').disabled = !undo.length; query('.redo').disabled = !redo.length; }
+function title() { query('.name').textContent = value.name || 'schedule'; }
+query('.undo').addEventListener('click', () => restore(undo, redo));
+query('.redo').addEventListener('click', () => restore(redo, undo));
+query('.paint').addEventListener('click', e => {
+  const paints = query('.grid').classList.toggle('touch-paints');
+  e.currentTarget.setAttribute('aria-pressed', paints);
+});
+const presets = query('.presets');
+for (const name of model.presets) presets.add(new Option(name, name));
+presets.addEventListener('change', async () => {
+  const name = presets.value;
+  presets.value = '';
+  const next = await server.preset({name});
+  if (next.rows) { const before = snapshot(); adopt(next, false); undo.push(before); redo = []; publish(); }
+});
+const against = query('.against');
+function otherChoices() {
+  const kept = against.value;
+  against.length = 1;
+  for (const o of props.others ?? []) against.add(new Option(o.title, o.title));
+  against.value = [...against.options].some(o => o.value === kept) ? kept : '';
+  other = (props.others ?? []).find(o => o.title === against.value) ?? null;
+}
+against.addEventListener('change', () => { otherChoices(); redraw(); });
+query('.download').addEventListener('click', async () => {
+  const file = await server.export_schedule(props.value);
+  if (!file.json) return;
+  const a = document.createElement('a');
+  a.href = URL.createObjectURL(new Blob([file.json], {type: 'application/json'}));
+  a.download = file.name; a.click(); setTimeout(() => URL.revokeObjectURL(a.href), 5000);
+});
+const picker = query('input[type=file]');
+query('.upload').addEventListener('click', () => picker.click());
+picker.addEventListener('change', async () => {
+  const file = picker.files[0];
+  if (!file) return;
+  const small = file.size <= props.largest;
+  trigger('upload', {name: file.name, size: file.size, text: small ? await file.text() : null});
+  picker.value = '';
+});
+
+watch('value', () => {
+  const next = props.value;
+  if (!next?.rows || next === sent || (next.rows.join() === strings().join() && next.name === value.name && String(next.times) === String(value.times))) {
+    if (next?.rows) { value = next; sent = next; title(); }
+    return;
+  }
+  adopt(next, true);
+});
+watch('others', () => { otherChoices(); redraw(); });
+new MutationObserver(redraw).observe(document.body, {attributes: true, attributeFilter: ['class']});
+new ResizeObserver(measure).observe(element.querySelector('.sheet'));
+element.dataset.ready = 'true';
+otherChoices(); buttons(); title(); show(macs(), false); confirmFigures(); measure();
