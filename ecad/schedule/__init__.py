@@ -1,4 +1,7 @@
-"""Schedules: layouts, the schedule itself and its file, heuristics, edits and costs. numpy only, never torch."""
+"""Schedules: layouts, the schedule itself and its file, heuristics, edits and costs.
+
+Numpy only, never torch.
+"""
 
 from ecad.schedule.errors import ScheduleError
 from ecad.schedule.layouts import Component, Layout, flux_layout, layout, pixart_layout

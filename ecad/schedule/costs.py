@@ -1,10 +1,11 @@
 """What a schedule costs in multiply-accumulates and in cache memory, by closed form (the contract C5).
 
-Two conventions. `paper` is the original's: linear and convolution only, a batch of two (PixArt's two guidance halves are
-one image; FLUX's two are two images), the schedule's own bits with never-computed components computed. It equals every
-figure stored in the original's files to the integer. `full` is what the plan executes for one image: attention products
-too, the canonical form, what depends on the prompt alone once per pass. Norms, activations, softmax and additions count
-in neither; the text encoder, the autoencoder and the sampler are outside.
+Two conventions. `paper` is the original's: linear and convolution only, a batch of two (PixArt's two guidance
+halves are one image; FLUX's two are two images), the schedule's own bits with never-computed components
+computed. It equals every figure stored in the original's files to the integer. `full` is what the plan
+executes for one image: attention products too, the canonical form, what depends on the prompt alone once per
+pass. Norms, activations, softmax and additions count in neither; the text encoder, the autoencoder and the
+sampler are outside.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ class CostTable:
         component_gated: int64 [C], the same in a row after T-GATE's gate.
         fixed: MACs of every row besides its components; `fixed_gated` after T-GATE's gate.
         once: MACs of a pass besides its rows (0 in `paper`, which counts them in every row).
-        cache_values: int64 [C], how many numbers each component keeps for one image (with both guidance halves).
+        cache_values: int64 [C], how many numbers each component keeps for one image (with both guidance
+            halves).
     """
 
     layout: Layout
@@ -89,8 +91,8 @@ def cost_table(
     """The cost table of a model.
 
     Args:
-        model: a known model's name ("storybook", "pixart-alpha", "pixart-sigma", "flux-dev", "flux-schnell", or the
-            original's class names) or the dimensions of any other PixArt or FLUX model.
+        model: a known model's name ("storybook", "pixart-alpha", "pixart-sigma", "flux-dev", "flux-schnell",
+            or the original's class names) or the dimensions of any other PixArt or FLUX model.
         height, width: pixels; the dimensions' own, or the size the paper searched at, if not given.
         convention: "full" or "paper".
         num_blocks: another depth; for FLUX a pair (full blocks, single blocks).

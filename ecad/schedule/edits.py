@@ -1,7 +1,7 @@
 """Editing a schedule by hand: pure functions, each gives a new schedule.
 
-A cell is (row, column). Where rows, columns or names are not given, all are meant. The result is the old schedule with
-other bits: what was measured of the old one is dropped, and its name says that it was edited.
+A cell is (row, column). Where rows, columns or names are not given, all are meant. The result is the old
+schedule with other bits: what was measured of the old one is dropped, and its name says that it was edited.
 """
 
 from __future__ import annotations
@@ -48,7 +48,10 @@ def set_range(
     names: str | Sequence[str] | None = None,
     blocks: Sequence[str] | None = None,
 ) -> Schedule:
-    """Set every cell where all the given conditions meet: these rows, these columns, names of components and blocks."""
+    """Set every cell where all the given conditions meet.
+
+    These rows, these columns, names of components and blocks.
+    """
     bits = schedule.bits.copy()
     at = np.ix_(*_selected(schedule, rows, columns, names, blocks))
     bits[at] = compute

@@ -1,12 +1,13 @@
 """Schedules by rule: the baselines that a search starts from and must beat.
 
-The rules of FORA, cross-and-self, T-GATE and evenly spaced caching are those of the original's generators (ecad.md 3.6).
-Row numbers count from 0.
+The rules of FORA, cross-and-self, T-GATE and evenly spaced caching are those of the original's generators
+(ecad.md 3.6). Row numbers count from 0.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +37,7 @@ def fora(layout: Layout, rows: int, n: int) -> Schedule:
 
 
 def cross_and_self(layout: Layout, rows: int, n: int) -> Schedule:
-    """All attention in every n-th row, everything else in every row. In FLUX: both kinds of blocks' attention.
+    """All attention in every n-th row, all else in every row. In FLUX: both kinds of blocks' attention.
 
     Raises:
         ScheduleError: n is below 1.
@@ -51,14 +52,16 @@ def cross_and_self(layout: Layout, rows: int, n: int) -> Schedule:
 def tgate(
     layout: Layout, rows: int, gate: int = 10, interval: int = 5, warmup: int = 2, *, averaged: bool = False
 ) -> Schedule:
-    """T-GATE (Zhang et al., arXiv 2404.02747): cross-attention up to the gate, self-attention sparse before it.
+    """T-GATE (Zhang et al., arXiv 2404.02747): cross-attention to the gate, self-attention sparse before it.
 
-    Before row `gate`: attn1 in the first `warmup` rows and where the row number divides by `interval`, attn2 always. From
-    the gate on: attn1 always, attn2 never. ff always. Without averaging it is an ordinary schedule; with `averaged`, true
-    T-GATE: the mean of attn2's halves is kept and guidance is dropped from the gate on.
+    Before row `gate`: attn1 in the first `warmup` rows and where the row number divides by `interval`, attn2
+    always. From the gate on: attn1 always, attn2 never. ff always. Without averaging it is an ordinary
+    schedule; with `averaged`, true T-GATE: the mean of attn2's halves is kept and guidance is dropped from
+    the gate on.
 
     Raises:
-        ScheduleError: the layout has no cross-attention, the gate is outside 1 ... rows or the interval below 1.
+        ScheduleError: the layout has no cross-attention, the gate is outside 1 ... rows or the interval below
+        1.
     """
     if layout.gated is None:
         raise ScheduleError(f"T-GATE needs cross-attention, which {layout.name} does not have.")
@@ -87,10 +90,10 @@ def tgate(
 
 
 def evenly_spaced(layout: Layout, rows: int, component: str, blocks: int, steps: int) -> Schedule:
-    """One kind of component reused in `blocks` blocks x `steps` rows, both evenly spread; everything else computed.
+    """One kind of component reused in `blocks` blocks x `steps` rows, both evenly spread; all else computed.
 
-    Of the L blocks that have it: round(j (L-1) / (blocks-1)) for j < blocks (the middle one if blocks is 1). Rows:
-    ceil(x - 1) for the inner points x of `steps` + 2 even ones from 0 to rows + 1.
+    Of the L blocks that have it: round(j (L-1) / (blocks-1)) for j < blocks (the middle one if blocks is 1).
+    Rows: ceil(x - 1) for the inner points x of `steps` + 2 even ones from 0 to rows + 1.
 
     Raises:
         ScheduleError: no component of this name, or more blocks or steps than there are.
@@ -102,7 +105,8 @@ def evenly_spaced(layout: Layout, rows: int, component: str, blocks: int, steps:
         )
     if not 1 <= blocks <= len(columns) or not 1 <= steps <= rows:
         raise ScheduleError(
-            f"Evenly spaced {component} takes 1 to {len(columns)} blocks and 1 to {rows} steps, not {blocks} and {steps}."
+            f"Evenly spaced {component} takes 1 to {len(columns)} blocks and 1 to {rows} steps, "
+            f"not {blocks} and {steps}."
         )
     last = len(columns) - 1
     chosen = [round(j * last / (blocks - 1)) for j in range(blocks)] if blocks > 1 else [last // 2]
@@ -129,13 +133,15 @@ def fewer_steps(
 ) -> Schedule:
     """`rows` of the sampler's own times `grid`, and FORA with n = `every` on them: what caching must beat.
 
-    With G times in the grid, row k of R stands at the time of index G f(k / R), rounded half up, f(u) = u for "uniform"
-    and f(u) = 1 - (1 - u)^2 for "late", which puts more rows where the image is nearly done; indices that would coincide
-    move apart. Both keep the grid's first time (the noise the pass starts from is of that time) and treat its end, the
-    image, as row R: so uniform times are those the sampler itself takes for R steps, up to the rounding.
+    With G times in the grid, row k of R stands at the time of index G f(k / R), rounded half up, f(u) = u for
+    "uniform" and f(u) = 1 - (1 - u)^2 for "late", which puts more rows where the image is nearly done;
+    indices that would coincide move apart. Both keep the grid's first time (the noise the pass starts from is
+    of that time) and treat its end, the image, as row R: so uniform times are those the sampler itself takes
+    for R steps, up to the rounding.
 
     Args:
-        grid: the sampler's own times for its full number of steps, falling: integers for PixArt, unshifted sigmas for FLUX.
+        grid: the sampler's own times for its full number of steps, falling: integers for PixArt, unshifted
+            sigmas for FLUX.
 
     Raises:
         ScheduleError: more rows than times, an unknown spacing, or times that are none.
@@ -145,10 +151,9 @@ def fewer_steps(
     bits = np.zeros((rows, len(layout)), dtype=bool)
     bits[::every] = True
     name = f"steps-{rows}" + ("-late" if spacing == "late" else "") + (f"-fora-{every}" if every > 1 else "")
-    if rows == len(grid):
-        times = {}  # every time of the grid: the sampler's own
-    else:
-        times = {"sigmas" if layout.family == "flux" else "timesteps": [grid[index] for index in indices]}
+    times: dict[str, Any] = {}
+    if rows < len(grid):  # with every time of the grid it stands on the sampler's own
+        times["sigmas" if layout.family == "flux" else "timesteps"] = [grid[index] for index in indices]
     attributes = {"rule": "fewer-steps", "spacing": spacing, "every": every, "of_steps": len(grid)}
     return Schedule(layout, bits, name=name, attributes=attributes, **times)
 
@@ -179,10 +184,10 @@ def subset(rows: int, of: int, spacing: str = "uniform") -> tuple[int, ...]:
 
 
 def library(layout: Layout, rows: int, grid: Sequence[float] | None = None) -> list[Schedule]:
-    """All of these for a layout, each once, named, cheapest kinds not sorted out: seeds of a search and lines of a plot.
+    """All of these for a layout, each once: the seeds of a search and the lines of a plot.
 
-    Uncached; FORA; cross-and-self; T-GATE without averaging and evenly spaced (PixArt); with a grid of `rows` times also
-    fewer steps, 2 ... rows - 1, uniform and late, each uncached, with FORA-2 and with FORA-3.
+    Uncached; FORA; cross-and-self; T-GATE without averaging and evenly spaced (PixArt); with a grid of `rows`
+    times also fewer steps, 2 ... rows - 1, uniform and late, each uncached, with FORA-2 and with FORA-3.
 
     Raises:
         ScheduleError: the grid has another number of times than `rows`.

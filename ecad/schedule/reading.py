@@ -1,7 +1,7 @@
 """Reading a schedule file strictly (the contract C3): nothing runs uncached, or permuted, by accident.
 
-Every refusal is one sentence that names the file, the place in it and what was expected there. Reading never depends on
-the order of keys.
+Every refusal is one sentence that names the file, the place in it and what was expected there. Reading never
+depends on the order of keys.
 """
 
 from __future__ import annotations
@@ -101,12 +101,10 @@ class _Reader:
         if not isinstance(top, dict) or "cache_schedule" not in top:
             self.fail('not a schedule; expected a JSON object with the key "cache_schedule".')
         if top.get("dit_schedule") is not None:
-            self.fail(
-                "holds a dit_schedule, which changes the order of the blocks; expected a cache_schedule alone."
-            )
+            self.fail("holds a dit_schedule, which reorders the blocks; expected a cache_schedule alone.")
         if top.get("format", FORMAT) != FORMAT or isinstance(top.get("format"), bool):
             self.fail(
-                f"format {_short(top['format'])} is unknown; expected {FORMAT} (or none, as the original writes)."
+                f"format {_short(top['format'])} is unknown; expected {FORMAT}, or none as in the original."
             )
         if not isinstance(top.get("model"), str | None):
             self.fail(f"model must be a name, not {_short(top['model'])}.")
@@ -118,7 +116,8 @@ class _Reader:
         unknown = body.keys() - _SCHEDULE_KEYS
         if unknown:
             self.fail(
-                f"cache_schedule has the unknown key {_short(sorted(unknown)[0])}; expected {_listed(_SCHEDULE_KEYS)}."
+                f"cache_schedule has the unknown key {_short(min(unknown))}; "
+                f"expected {_listed(_SCHEDULE_KEYS)}."
             )
         layout = self.layout(body, expected)
         rows = self.integer(body, "num_inference_steps", MAX_ROWS)
@@ -180,9 +179,7 @@ class _Reader:
             steps = body.get("schedule")
             first = next(iter(steps.values()), None) if isinstance(steps, dict) else None
             if isinstance(first, dict) and any(key.startswith(SINGLE_PREFIX) for key in first):
-                self.fail(
-                    "a FLUX schedule without cache_schedule.num_single_blocks; expected the number of single blocks."
-                )
+                self.fail("a FLUX schedule without cache_schedule.num_single_blocks; expected their number.")
         if expected is not None and found != expected:
             self.fail(f"made for {_described(found)}; expected a schedule for {_described(expected)}.")
         return found
@@ -204,7 +201,8 @@ class _Reader:
         if len(by_row) != rows:
             extra = min(row for row in by_row if row >= rows)
             self.fail(
-                f"step {extra:03} is too many; expected {rows} steps, 000 to {rows - 1:03}, as num_inference_steps says."
+                f"step {extra:03} is too many; expected {rows} steps, 000 to {rows - 1:03}, "
+                "as num_inference_steps says."
             )
         bits = np.zeros((rows, len(layout)), dtype=bool)
         gates: dict[int | None, str] = {}  # gate -> the first place that has it
@@ -230,8 +228,8 @@ class _Reader:
         if len(gates) > 1:
             (one, first), (other, second) = list(gates.items())[:2]
             self.fail(
-                f"T-GATE must be the same in every block of every step, but {first} has gate_step {_short(one)} and "
-                f"{second} has {_short(other)}."
+                f"T-GATE must be the same in every block of every step, but {first} has gate_step "
+                f"{_short(one)} and {second} has {_short(other)}."
             )
         return bits, next(iter(gates), None)
 
@@ -276,7 +274,7 @@ class _Reader:
         named = kwargs.get("gate_step") if isinstance(kwargs, dict) else None
         if gate is None:
             self.fail(
-                f"config.pipeline is tgate, but no block has custom_compute_attn; expected {TGATE} in every block."
+                f"config.pipeline is tgate, but the blocks have no custom_compute_attn; expected {TGATE}."
             )
         if named != gate:
             self.fail(f"config.pipeline has gate_step {_short(named)}; expected {gate}, as its blocks have.")

@@ -35,11 +35,11 @@ _FIELDS = (
 
 
 class Schedule:
-    """Rows x components booleans (True = compute, False = reuse) for one layout, with what is said about them.
+    """Rows x components booleans (True = compute, False = reuse) for one layout, and what is said of them.
 
-    Immutable; its identity (`==`, `hash`, `key`) is the layout, the canonical bits, the times and T-GATE's gate: two
-    schedules are equal if they make the same images from any model of the layout. Names, configs and metrics are carried
-    along and play no part in it.
+    Immutable; its identity (`==`, `hash`, `key`) is the layout, the canonical bits, the times and T-GATE's
+    gate: two schedules are equal if they make the same images from any model of the layout. Names, configs
+    and metrics are carried along and play no part in it.
 
     >>> import numpy as np
     >>> from ecad.schedule import Schedule, layout
@@ -82,8 +82,8 @@ class Schedule:
             bits: [R, C] booleans, copied.
             name: a short name for people.
             model: the name of the model it was made for.
-            timesteps: its own times (PixArt): one integer per row, strictly falling, 999 at most; None: the rows stand on
-                the sampler's own grid for R steps.
+            timesteps: its own times (PixArt): one integer per row, strictly falling, 999 at most; None: the
+                rows stand on the sampler's own grid for R steps.
             sigmas: its own times (FLUX): one number per row in (0, 1], unshifted, strictly falling.
             gate_step: true T-GATE: from this row on guidance is dropped and cross-attention is its kept mean.
             config: settings of a run (height, width, guidance_scale, ...).
@@ -99,7 +99,8 @@ class Schedule:
             raise ScheduleError(f"A schedule's bits must be booleans, not {array.dtype}.")
         if array.ndim != 2 or array.shape[1] != len(layout):
             raise ScheduleError(
-                f"A schedule for {layout.name} has the shape rows x {len(layout)}, not {' x '.join(map(str, array.shape))}."
+                f"A schedule for {layout.name} has the shape rows x {len(layout)}, "
+                f"not {' x '.join(map(str, array.shape))}."
             )
         if not 1 <= len(array) <= MAX_ROWS:
             raise ScheduleError(f"A schedule has 1 to {MAX_ROWS} rows, not {len(array)}.")
@@ -142,17 +143,17 @@ class Schedule:
         return bits
 
     def canonical(self) -> Schedule:
-        """The schedule with every neutral bit at its canonical value (`ecad.schedule.canonical`); itself if it has none.
+        """The schedule with its neutral bits at their canonical values (`ecad.schedule.canonical`).
 
-        The images are the same to the bit; so are name, config, attributes and metrics of quality, but for metrics that
-        count the bits, so metrics are dropped if the bits change.
+        The images are the same to the bit; so are name, config, attributes and metrics of quality, but for
+        metrics that count the bits, so metrics are dropped if the bits change.
         """
         if np.array_equal(self._canonical_bits, self.bits):
             return self
         return self.replace(bits=self._canonical_bits, attributes=self.attributes)
 
     def effective_bits(self) -> np.ndarray:
-        """[R, C]: what is computed if the bits are followed as they are, dead work included (how the original counts)."""
+        """[R, C]: what following the bits as they are computes, dead work too; so the original counts."""
         return effective_bits(self.layout, self.bits, self.gate_step)
 
     @cached_property
@@ -191,8 +192,8 @@ class Schedule:
     def replace(self, **changes: Any) -> Schedule:
         """A copy with other values for some arguments of the constructor.
 
-        What was measured and said of the old schedule does not hold for another one: with new bits, times or layout,
-        `metrics` and `attributes` are dropped unless given too.
+        What was measured and said of the old schedule does not hold for another one: with new bits, times or
+        layout, `metrics` and `attributes` are dropped unless given too.
         """
         unknown = changes.keys() - set(_FIELDS)
         if unknown:

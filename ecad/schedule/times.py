@@ -14,7 +14,7 @@ TRAIN_STEPS = 1000  # PixArt and Storybook are trained on the times 0 ... 999
 
 
 def dpm_solver_timesteps(rows: int, train_steps: int = TRAIN_STEPS) -> tuple[int, ...]:
-    """The grid of diffusers' `DPMSolverMultistepScheduler` for this many steps with its default, linspace spacing.
+    """The grid of diffusers' `DPMSolverMultistepScheduler` for this many steps with linspace spacing.
 
     The times divide [0, train_steps - 1] evenly, from the highest down, without 0: at 0 stands the image.
 
@@ -26,7 +26,10 @@ def dpm_solver_timesteps(rows: int, train_steps: int = TRAIN_STEPS) -> tuple[int
 
 
 def flow_sigmas(rows: int) -> tuple[float, ...]:
-    """The unshifted sigmas that diffusers' `FluxPipeline` gives its sampler for this many steps: 1 down to 1 / rows."""
+    """The unshifted sigmas that diffusers' `FluxPipeline` gives its sampler for this many steps.
+
+    1 down to 1 / rows.
+    """
     return tuple(float(s) for s in np.linspace(1.0, 1 / rows, rows))
 
 
@@ -83,8 +86,8 @@ def check_gate_step(gate_step: int | None, bits: np.ndarray, layout: Layout) -> 
     """T-GATE's gate as a Python integer.
 
     Raises:
-        ScheduleError: the layout knows no T-GATE, the gate is outside 1 ... R, or in the gate's row a component would
-            reuse a value of both guidance halves where one half is left.
+        ScheduleError: the layout knows no T-GATE, the gate is outside 1 ... R, or in the gate's row a
+            component would reuse a value of both guidance halves where one half is left.
     """
     if gate_step is None:
         return None
@@ -103,8 +106,8 @@ def check_gate_step(gate_step: int | None, bits: np.ndarray, layout: Layout) -> 
         for component in layout.components:
             if component.name != layout.gated and not bits[gate_step, component.index]:
                 raise ScheduleError(
-                    f"Step {gate_step:03}, block {component.block}: {component.name} must be true in T-GATE's gate_step, "
-                    "for its kept value is of both guidance halves."
+                    f"Step {gate_step:03}, block {component.block}: {component.name} must be true in the "
+                    "gate_step of T-GATE, for its kept value is of both guidance halves."
                 )
     return int(gate_step)
 

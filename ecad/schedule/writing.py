@@ -1,4 +1,7 @@
-"""Writing a schedule file: the original's skeleton, which the original can read, and what it lacks (the contract C3)."""
+"""Writing a schedule file.
+
+The original's skeleton, which the original can read, and what it lacks (the contract C3).
+"""
 
 from __future__ import annotations
 

@@ -11,8 +11,8 @@ from functools import cached_property
 class Component:
     """One cacheable module of a model.
 
-    `block` is the key of its block in a schedule file, `name` its name inside the block, `index` its column in a
-    schedule's bits (block-major).
+    `block` is the key of its block in a schedule file, `name` its name inside the block, `index` its column
+    in a schedule's bits (block-major).
     """
 
     block: str
@@ -24,15 +24,16 @@ class Component:
 class Value:
     """One tensor that a component keeps.
 
-    A component of FLUX's two-stream blocks keeps two, its image output and its text output; both are computed when
-    its bit says so. The streams are the hidden states that run through the blocks. Within a row the components act
-    in the order of the layout, and each acts in two moves: its values are computed from what they read (if the bit
-    says so), then, in every row, they are added to their streams with the gate of that row.
+    A component of FLUX's two-stream blocks keeps two, its image output and its text output; both are computed
+    when its bit says so. The streams are the hidden states that run through the blocks. Within a row the
+    components act in the order of the layout, and each acts in two moves: its values are computed from what
+    they read (if the bit says so), then, in every row, they are added to their streams with the gate of that
+    row.
 
     Attributes:
         component: the column of the component that computes it.
-        reads_streams: the streams it is computed from. What a stream holds differs in every row (the latents and the
-            modulation by the time do), so a value that reads a stream is new whenever it is computed.
+        reads_streams: the streams it is computed from. What a stream holds differs in every row (the latents
+            and the modulation by the time do), so a value that reads a stream is new whenever it is computed.
         reads_values: the kept values it is computed from, as positions in `Layout.values`.
         adds_to: the stream it is added to in every row, or None for a value that only other values read.
     """
@@ -53,7 +54,8 @@ class Layout:
         components: the components, block-major, in the order in which they act.
         values: what they keep, in the order in which it is computed.
         output: the stream that the final layer of every row reads.
-        gated: the component that T-GATE replaces by its kept mean from the gate on, or None where T-GATE is unknown.
+        gated: the component that T-GATE replaces by its kept mean from the gate on, or None where T-GATE is
+            unknown.
     """
 
     family: str
@@ -109,7 +111,10 @@ class Layout:
 
     @cached_property
     def always_matters(self) -> bool:
-        """True if no recompute can be dead or redundant: every value goes into the output stream, of streams only."""
+        """True if no recompute can be dead or redundant.
+
+        Every value goes into the output stream, of streams only.
+        """
         return all(value.adds_to == self.output and not value.reads_values for value in self.values)
 
     def columns(self, names: str | Sequence[str]) -> tuple[int, ...]:

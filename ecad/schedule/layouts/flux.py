@@ -1,13 +1,14 @@
 """FLUX.1: the layout, the sizes of the models and what their components cost.
 
-Two streams, image and text tokens. A full block's attention (`full_attn`) reads both and keeps an output for each;
-`full_ff` and `full_ff_context` read and feed one each. A single block works on both streams end to end in one tensor:
-`single_attn` mixes them, `single_proj_mlp` works token by token, both kept; `single_proj_out` reads these two *kept* values
-and nothing else, not even the time, and is added to the streams. The final layer reads the image tokens only.
+Two streams, image and text tokens. A full block's attention (`full_attn`) reads both and keeps an output for
+each; `full_ff` and `full_ff_context` read and feed one each. A single block works on both streams end to end
+in one tensor: `single_attn` mixes them, `single_proj_mlp` works token by token, both kept; `single_proj_out`
+reads these two *kept* values and nothing else, not even the time, and is added to the streams. The final
+layer reads the image tokens only.
 
-Hence the neutral bits of a FLUX schedule (ecad.md 2.2): recomputes of `single_attn` or `single_proj_mlp` that no
-`single_proj_out` reads before the next one; recomputes of `single_proj_out` between which neither of its inputs changed;
-recomputes of `full_ff_context` whose text no later attention reads.
+Hence the neutral bits of a FLUX schedule (ecad.md 2.2): recomputes of `single_attn` or `single_proj_mlp` that
+no `single_proj_out` reads before the next one; recomputes of `single_proj_out` between which neither of its
+inputs changed; recomputes of `full_ff_context` whose text no later attention reads.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def flux_layout(num_blocks: int = 19, num_single_blocks: int = 38) -> Layout:
 
 @dataclass(frozen=True, kw_only=True)
 class FluxDimensions:
-    """The numbers that a FLUX transformer's costs follow from. The defaults are FLUX.1-dev's at 256 x 256 pixels.
+    """The numbers that a FLUX transformer's costs follow from; by default FLUX.1-dev's at 256 px.
 
     `dim` is the width D, `height` and `width` are pixels, `pixels_per_token` the side of an image token,
     `guidance_embedder` whether the model is distilled with a guidance input (dev is, schnell is not).
@@ -106,7 +107,10 @@ class FluxDimensions:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], **settings: Any) -> FluxDimensions:
-        """From the `config.json` of a diffusers `FluxTransformer2DModel`; `settings` override (height, text_tokens, ...)."""
+        """From the `config.json` of a diffusers `FluxTransformer2DModel`.
+
+        `settings` override (height, text_tokens, ...).
+        """
         given: dict[str, Any] = {
             "num_blocks": int(config["num_layers"]),
             "num_single_blocks": int(config["num_single_layers"]),
@@ -121,11 +125,12 @@ class FluxDimensions:
     def terms(self, convention: str) -> Terms:
         """What each component and everything around them costs.
 
-        Linear, D the width, N image and T text tokens, S = N + T: full_attn 4 D^2 S, full_ff 8 D^2 N, full_ff_context
-        8 D^2 T, single_attn 3 D^2 S, single_proj_mlp 4 D^2 S, single_proj_out 5 D^2 S (ecad.md 5.2). `paper` counts all of it
-        in every row for a batch of two images. `full` counts one image, adds the attention products (2 S^2 D), and counts
-        what no time changes (context embedder, guidance and pooled-text MLPs) once per pass; every row's modulations are
-        counted whole, for they come from one product before the loop.
+        Linear, D the width, N image and T text tokens, S = N + T: full_attn 4 D^2 S, full_ff 8 D^2 N,
+        full_ff_context 8 D^2 T, single_attn 3 D^2 S, single_proj_mlp 4 D^2 S, single_proj_out 5 D^2 S
+        (ecad.md 5.2). `paper` counts all of it in every row for a batch of two images. `full` counts one
+        image, adds the attention products (2 S^2 D), and counts what no time changes (context embedder,
+        guidance and pooled-text MLPs) once per pass; every row's modulations are counted whole, for they come
+        from one product before the loop.
         """
         d, n, t = self.dim, self.image_tokens, self.text_tokens
         s, wide = n + t, self.ff_mult

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ecad.schedule.errors import ScheduleError
 from ecad.schedule.layouts.base import Layout
@@ -22,7 +24,7 @@ from ecad.schedule.layouts.pixart import (
 Dimensions = PixArtDimensions | FluxDimensions
 
 # Name -> (dimensions at a size, the size the paper searched at).
-MODELS = {
+MODELS: dict[str, tuple[Callable[[int, int], Dimensions], int]] = {
     "storybook": (lambda height, width: replace(STORYBOOK, height=height, width=width), 256),
     "pixart-alpha": (pixart_alpha, 256),
     "pixart-sigma": (pixart_sigma, 256),
@@ -84,7 +86,7 @@ def layout(name: str) -> Layout:
     return dimensions(name).layout
 
 
-def local_dimensions(folder: str | os.PathLike[str], **settings: object) -> Dimensions:
+def local_dimensions(folder: str | os.PathLike[str], **settings: Any) -> Dimensions:
     """The dimensions of a pipeline or transformer saved by diffusers, read from its JSON files alone.
 
     `settings` override fields (height, width, text_tokens, ...).

@@ -1,9 +1,9 @@
-"""PixArt-alpha, PixArt-Sigma and Storybook: the layout, the sizes of the models and what their components cost.
+"""PixArt-alpha, PixArt-Sigma and Storybook: the layout, the sizes of the models and their costs.
 
-A block (diffusers' `BasicTransformerBlock` with `ada_norm_single`) has three components on one stream of image tokens.
-Each reads the stream, normed and modulated by the time (attn2 reads it as it is), and is added back to it: attn1 and
-ff times a gate of the present row, attn2 without one. So every recompute is seen in its own row: besides row 0 no bit of
-a PixArt schedule is neutral.
+A block (diffusers' `BasicTransformerBlock` with `ada_norm_single`) has three components on one stream of
+image tokens. Each reads the stream, normed and modulated by the time (attn2 reads it as it is), and is added
+back to it: attn1 and ff times a gate of the present row, attn2 without one. So every recompute is seen in its
+own row: besides row 0 no bit of a PixArt schedule is neutral.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ def pixart_layout(num_blocks: int = 28) -> Layout:
 
 @dataclass(frozen=True, kw_only=True)
 class PixArtDimensions:
-    """The numbers that a PixArt transformer's costs follow from. The defaults are PixArt-alpha's at 256 x 256 pixels.
+    """The numbers that a PixArt transformer's costs follow from; by default PixArt-alpha's at 256 px.
 
-    `dim` is the width D, `height` and `width` are pixels, `pixels_per_latent` the autoencoder's reduction, `ff_mult` the
-    feed-forward's hidden width over D, `size_conditions` whether the 1024-MS embedders of size and aspect ratio are there,
-    `halves` 2 with classifier-free guidance and 1 without, `paper_text_tokens` the text length that the original counted
-    if it is not the real one.
+    `dim` is the width D, `height` and `width` are pixels, `pixels_per_latent` the autoencoder's reduction,
+    `ff_mult` the feed-forward's hidden width over D, `size_conditions` whether the 1024-MS embedders of size
+    and aspect ratio are there, `halves` 2 with classifier-free guidance and 1 without, `paper_text_tokens`
+    the text length that the original counted if it is not the real one.
     """
 
     num_blocks: int = 28
@@ -86,9 +86,10 @@ class PixArtDimensions:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], **settings: Any) -> PixArtDimensions:
-        """From the `config.json` of a diffusers `PixArtTransformer2DModel`; `settings` override (height, text_tokens, ...).
+        """From the `config.json` of a diffusers `PixArtTransformer2DModel`.
 
-        Without a height and width the model's own sample size is taken, eight pixels to a latent.
+        `settings` override (height, text_tokens, ...). Without a height and width the model's own sample size is
+        taken, eight pixels to a latent.
         """
         sample, scale = int(config["sample_size"]), int(settings.get("pixels_per_latent", 8))
         conditions = config.get("use_additional_conditions")
@@ -109,11 +110,11 @@ class PixArtDimensions:
     def terms(self, convention: str) -> Terms:
         """What each component and everything around them costs.
 
-        Linear and convolution, D the width, N image and L text tokens, per guidance half: attn1 4 D^2 N, attn2
-        2 D^2 N + 2 D^2 L, ff 8 D^2 N (ecad.md 5.2). `paper` counts all of it in every row for both halves. `full` adds
-        the attention products (2 N^2 D and 2 N L D) and counts what depends on the prompt alone (caption projection,
-        attn2's keys and values) and the size embedders once per pass, the modulation by the time once per row whatever
-        the number of halves: both share the row's time.
+        Linear and convolution, D the width, N image and L text tokens, per guidance half: attn1 4 D^2 N,
+        attn2 2 D^2 N + 2 D^2 L, ff 8 D^2 N (ecad.md 5.2). `paper` counts all of it in every row for both
+        halves. `full` adds the attention products (2 N^2 D and 2 N L D) and counts what depends on the prompt
+        alone (caption projection, attn2's keys and values) and the size embedders once per pass, the
+        modulation by the time once per row whatever the number of halves: both share the row's time.
         """
         if convention == "paper":
             return replace(self, text_tokens=self.paper_text_tokens or self.text_tokens)._paper()
@@ -125,7 +126,10 @@ class PixArtDimensions:
         return length * (self.caption_channels * d + d * d), 2 * d * d * length
 
     def _around(self) -> tuple[int, int, int]:
-        """MACs of patch embedding and output projection of one half; of one row's modulation; of the size embedders."""
+        """MACs of patch embedding and output projection of one half.
+
+        Of one row's modulation; of the size embedders.
+        """
         d, n = self.dim, self.image_tokens
         patch = self.patch_size**2 * d * n * (self.latent_channels + self.out_channels)
         modulation = TIME_CHANNELS * d + d * d + 6 * d * d
