@@ -30,14 +30,23 @@ _EXPORTS: dict[str, tuple[str, str | None]] = {
     "Cancelled": ("ecad.execution", "Cancelled"),
     "ExecutionError": ("ecad.execution", "ExecutionError"),
     "load_image_generator": ("ecad.models", "load_image_generator"),
+    "PROMPT_LIMIT": ("ecad.models", "PROMPT_LIMIT"),
     # quality
     "load_judge": ("ecad.storybook.judge", "load_judge"),
     "metric": ("ecad.metrics", "metric"),
+    "storybook_world": ("ecad.storybook.world", None),
     # search
     "data_folder": ("ecad.search", "data_folder"),
     "Evaluator": ("ecad.search", "Evaluator"),
+    "find_run": ("ecad.search", "find_run"),
+    "fingerprint_differences": ("ecad.search.run", "differences"),
+    "make_evaluator": ("ecad.search", "make_evaluator"),
+    "open_run": ("ecad.search", "open_run"),
+    "run_path": ("ecad.search", "run_path"),
+    "runs_folder": ("ecad.search", "runs_folder"),
     "RunStore": ("ecad.search", "RunStore"),
     "Search": ("ecad.search", "Search"),
+    "SearchError": ("ecad.search", "SearchError"),
     "search": ("ecad.search.run", "search"),
     "SearchSettings": ("ecad.search", "SearchSettings"),
 }
