@@ -1,0 +1,73 @@
+"""Which code executes which model class. Looked up by class name, imported when first needed.
+
+A family's module offers one class with the methods of `Model`; nothing else here knows a family.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, Protocol
+
+from ecad.execution.errors import ExecutionError
+from ecad.execution.passes import Components
+from ecad.execution.plan import Plan
+from ecad.schedule import Layout, Schedule
+
+MODES = ("reference", "fast")
+
+# Class name of the transformer -> (module, class) of its family.
+FAMILIES = {
+    "PixArtTransformer2DModel": ("ecad.models.pixart", "PixArtModel"),
+}
+
+
+class Model(Protocol):
+    """A loaded transformer, ready to execute schedules. Holds what passes share (packed weights), never a
+    cache.
+    """
+
+    layout: Layout
+
+    def lower(self, schedule: Schedule) -> Plan:
+        """The plan of this mode for a schedule of this layout."""
+
+    def components(self, plan: Plan, timesteps: Any) -> Components:
+        """The components of one new pass whose rows stand at `timesteps` [R], the scheduler's own tensor."""
+
+    def call_kind(self, inputs: dict[str, Any]) -> str:
+        """Which of the model calls of one step this is; each kind has its own cache (C1)."""
+
+    def grid(self, scheduler: Any, schedule: Schedule, inputs: dict[str, Any]) -> Any:
+        """The timesteps [R] that `scheduler` holds when the pipeline is called as `schedule.call()` says."""
+
+    def at_first_time(self, inputs: dict[str, Any], timesteps: Any) -> bool:
+        """Whether a model call's inputs stand at the first of these timesteps."""
+
+
+def open_model(transformer: Any, mode: str) -> Model:
+    """The family's model for a transformer. mode: "reference" or "fast".
+
+    Raises ExecutionError for another mode or a class without a family.
+    """
+    if mode not in MODES:
+        raise ExecutionError(f"`mode` is one of {', '.join(MODES)}, not {mode!r}")
+    for kind in type(transformer).__mro__:
+        if kind.__name__ in FAMILIES:
+            module, name = FAMILIES[kind.__name__]
+            return getattr(importlib.import_module(module), name)(transformer, mode)
+    supported = ", ".join(sorted(FAMILIES))
+    raise ExecutionError(
+        f"{type(transformer).__name__} is not supported: schedules run on pipelines whose transformer is"
+        f" {supported}"
+    )
+
+
+def check_schedule(schedule: Schedule, layout: Layout) -> None:
+    """Raise ExecutionError unless the schedule was made for this layout."""
+    if schedule.layout != layout:
+        raise ExecutionError(
+            f"the schedule is for {schedule.layout.name} ({len(schedule.layout)} components a row),"
+            f" but the model is {layout.name} ({len(layout)} components a row)"
+        )
+    if schedule.gate_step is not None:
+        raise ExecutionError("this schedule is a T-GATE schedule with averaging, which is not executed yet")

@@ -1,0 +1,50 @@
+"""The PixArt family: how its transformer executes schedules, in both modes."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+
+from ecad.execution import ExecutionError, Plan, lower
+from ecad.execution.passes import Components
+from ecad.execution.times import set_times
+from ecad.models.pixart_reference import PixArtReference
+from ecad.schedule import Schedule
+from ecad.schedule.layouts.pixart import pixart_layout
+
+
+class PixArtModel:
+    """A `PixArtTransformer2DModel` that executes schedules (the protocol `ecad.execution.families.Model`)."""
+
+    def __init__(self, transformer: torch.nn.Module, mode: str) -> None:
+        block = transformer.transformer_blocks[0]
+        if block.norm_type != "ada_norm_single" or block.attn2 is None or block.only_cross_attention:
+            raise ExecutionError(
+                "this PixArt transformer's blocks are not of the published kind (ada_norm_single)"
+            )
+        self.transformer = transformer
+        self.mode = mode
+        self.layout = pixart_layout(len(transformer.transformer_blocks))
+
+    def lower(self, schedule: Schedule) -> Plan:
+        """The plan of this mode."""
+        return lower(schedule)
+
+    def components(self, plan: Plan, timesteps: torch.Tensor) -> Components:
+        """The components of one new pass."""
+        return PixArtReference(self.transformer)
+
+    def call_kind(self, inputs: dict[str, Any]) -> str:
+        """PixArt's pipelines call the model once a step, both guidance halves in one batch."""
+        return "step"
+
+    def grid(self, scheduler: Any, schedule: Schedule, inputs: dict[str, Any]) -> torch.Tensor:
+        """The timesteps that the scheduler holds when the pipeline is called as the schedule says."""
+
+        return set_times(copy.deepcopy(scheduler), schedule)
+
+    def at_first_time(self, inputs: dict[str, Any], timesteps: torch.Tensor) -> bool:
+        """Whether a model call stands at the first of these timesteps."""
+        return float(torch.as_tensor(inputs["timestep"]).flatten()[0]) == float(timesteps[0])

@@ -1,0 +1,89 @@
+"""What the rest of the house knows of a model: an image generator that turns prompts into images under a
+schedule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ecad.schedule import Layout, Schedule
+
+# Called before each row with (row, rows). It may raise `ecad.Cancelled` to abort the pass, and it may run
+# another pass on the same image generator: passes share nothing but the weights.
+OnRow = Callable[[int, int], None]
+
+PROMPT_LIMIT = 2000  # characters
+
+
+class Embeddings(Protocol):
+    """Encoded prompts, in order. `len()` counts them; `e[i:j]` is a part of them."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, part: slice) -> Embeddings: ...
+
+
+class ImageGenerator(Protocol):
+    """A loaded model that turns prompts into images under a schedule.
+
+    An image's initial noise depends on its seed and size only (DESIGN C4).
+    """
+
+    name: str
+    layout: Layout
+    rows: int
+    timesteps: tuple[int, ...]
+    guidance_scale: float
+    height: int
+    width: int
+    device: Any
+    dtype: Any
+    threads: int
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Everything that decides an image's bits apart from prompt, seed and batch size; fit for JSON."""
+
+    def cost_table(self, convention: str = "full") -> Any:
+        """The `CostTable` of this very model at its size."""
+
+    def encode(self, prompts: Sequence[str]) -> Embeddings:
+        """Encode prompts once; a prompt's embedding does not depend on its neighbours."""
+
+    def denoise(
+        self,
+        embeddings: Embeddings,
+        seeds: Sequence[int],
+        schedule: Schedule | None = None,
+        *,
+        on_row: OnRow | None = None,
+    ) -> Any:
+        """Final latents [B, c, h, w] of one pass. schedule None computes everything on the sampler's own
+        times.
+        """
+
+    def decode(self, latents: Any) -> np.ndarray:
+        """Latents -> images, uint8 [B, H, W, 3]."""
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        schedule: Schedule | None = None,
+        *,
+        on_row: OnRow | None = None,
+    ) -> np.ndarray:
+        """Images of prompts and seeds (equally many), uint8 [B, H, W, 3]."""
+
+    def generate_timed(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        schedule: Schedule | None = None,
+        *,
+        on_row: OnRow | None = None,
+    ) -> tuple[np.ndarray, float]:
+        """`generate`, and the seconds that the denoising loop alone took (device synchronised)."""

@@ -1,0 +1,111 @@
+"""An independent oracle: the original's semantics by wrapped modules, and small pipelines to run."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+
+@contextmanager
+def wrapped_modules(pipe, schedule):
+    """Run the stock pipeline with every component's module wrapped: compute or return its last output.
+
+    Nothing of `ecad.execution` takes part: raw bits, every output kept, a component without a cached output
+    computes. Yields the list of computed (row, column).
+    """
+    transformer, kept, computed = pipe.transformer, {}, []
+    modules = {}
+    for component in schedule.layout.components:
+        block = transformer.transformer_blocks[int(component.block)]
+        modules[component.index] = getattr(block, component.name)
+
+    def wrap(module, column):
+        forward = type(module).forward
+
+        def call(*args, **kwargs):
+            row = pipe.scheduler.step_index or 0
+            if row == 0 and len([1 for r, c in computed if c == column]) == 0:
+                kept.pop(column, None)
+            if schedule.bits[row, column] or column not in kept:
+                kept[column] = forward(module, *args, **kwargs)
+                computed.append((row, column))
+            return kept[column]
+
+        module.forward = call
+
+    for column, module in modules.items():
+        wrap(module, column)
+    try:
+        yield computed
+    finally:
+        for module in modules.values():
+            del module.forward
+
+
+@pytest.fixture(scope="session")
+def oracle():
+    """latents = oracle(pipe, schedule, **call): final latents of the wrapped stock pipeline."""
+
+    def run(pipe, schedule, **call):
+        with wrapped_modules(pipe, schedule):
+            return latents_of(pipe, **schedule.call(), **call)
+
+    return run
+
+
+def latents_of(pipe, prompt="a red house", *, seed=3, **call):
+    """Final latents of one stock call on the CPU; `seed` for one image or a list of seeds for several."""
+    import torch
+
+    seeds = [seed] if isinstance(seed, int) else seed
+    generators = [torch.Generator().manual_seed(one) for one in seeds]
+    call.setdefault("max_sequence_length", 24)
+    return pipe(prompt, generator=generators, output_type="latent", **call).images
+
+
+@pytest.fixture(scope="session")
+def latents():
+    return latents_of
+
+
+def load(path):
+    from diffusers import DiffusionPipeline
+
+    pipe = DiffusionPipeline.from_pretrained(path)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.fixture(scope="session")
+def pixart(tiny_pixart_path):
+    return load(tiny_pixart_path)
+
+
+@pytest.fixture(scope="session")
+def sigma(tiny_sigma_path):
+    return load(tiny_sigma_path)
+
+
+@pytest.fixture(scope="session")
+def random_schedules():
+    """count random schedules of a layout: from sparse to dense, with short and long stretches."""
+    from ecad.schedule import Schedule
+
+    def make(layout, rows, count, seed=0):
+        rng = np.random.default_rng(seed)
+        made = []
+        for number in range(count):
+            share = rng.uniform(0.05, 0.95)
+            bits = rng.random((rows, len(layout))) < share
+            if number % 3 == 1:  # whole rows
+                bits[rng.random(rows) < 0.5] = False
+            elif number % 3 == 2:  # long stretches: runs of the same bit
+                run = int(rng.integers(2, 13))
+                flat = np.repeat(rng.random(bits.size // run + 1) < share, run)[: bits.size]
+                bits = flat.reshape(bits.shape)
+            made.append(Schedule(layout, bits, name=f"random-{number}"))
+        return made
+
+    return make

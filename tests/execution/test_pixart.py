@@ -1,0 +1,176 @@
+"""PixArt through the plan: the stock pipeline's latents bit for bit, and the paper's semantics."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from ecad.execution import ExecutionError, apply_schedule
+from ecad.schedule import Schedule, heuristics
+from ecad.schedule.layouts import flux_layout, pixart_layout
+
+LAYOUT = pixart_layout(4)
+ROWS = 5
+
+
+def distance(a, b):
+    """Largest difference over the spread: the measure of the project's tolerance."""
+    return float((a - b).abs().max() / b.std())
+
+
+@pytest.fixture(scope="module", params=["pixart", "sigma"])
+def pipe(request):
+    return request.getfixturevalue(request.param)
+
+
+def test_computing_everything_equals_the_stock_pipeline_bit_for_bit(pipe, latents):
+    stock = latents(pipe, num_inference_steps=ROWS)
+    schedule = heuristics.uncached(LAYOUT, ROWS)
+    with apply_schedule(pipe, schedule, mode="reference"):
+        assert torch.equal(latents(pipe, **schedule.call()), stock)
+    assert torch.equal(latents(pipe, num_inference_steps=ROWS), stock)
+
+
+def test_reuse_equals_wrapped_modules_bit_for_bit(pipe, latents, oracle, random_schedules):
+    for schedule in [heuristics.fora(LAYOUT, ROWS, 2), *random_schedules(LAYOUT, ROWS, 6)]:
+        expected = oracle(pipe, schedule)
+        with apply_schedule(pipe, schedule, mode="reference"):
+            assert torch.equal(latents(pipe, **schedule.call()), expected), schedule.name
+
+
+def test_row_zero_is_computed_whatever_its_bits_say(pixart, latents):
+    bits = np.ones((ROWS, len(LAYOUT)), dtype=bool)
+    bits[0] = False
+    with apply_schedule(pixart, Schedule(LAYOUT, bits), mode="reference"):
+        neutral = latents(pixart, num_inference_steps=ROWS)
+    assert torch.equal(neutral, latents(pixart, num_inference_steps=ROWS))
+
+
+def test_fora_3_computes_exactly_the_components_it_says(tiny_pixart_28_path, latents):
+    from diffusers import DiffusionPipeline
+
+    pipe = DiffusionPipeline.from_pretrained(tiny_pixart_28_path)
+    pipe.set_progress_bar_config(disable=True)
+    calls = []
+    handles = [
+        getattr(block, name).register_forward_hook(lambda *_: calls.append(1))
+        for block in pipe.transformer.transformer_blocks
+        for name in ("attn1", "attn2", "ff")
+    ]
+    schedule = heuristics.fora(pixart_layout(28), 20, 3)
+    with apply_schedule(pipe, schedule, mode="reference") as applied:
+        latents(pipe, **schedule.call())
+    assert len(calls) == 7 * 84 == applied.plan.computed
+    for handle in handles:
+        handle.remove()
+
+
+def test_a_schedule_on_its_own_timesteps_runs_on_them(pixart, latents, oracle):
+    times = (999, 700, 300, 20)
+    schedule = heuristics.fora(LAYOUT, 4, 2).replace(timesteps=times)
+    with apply_schedule(pixart, schedule, mode="reference"):
+        ours = latents(pixart, **schedule.call())
+        with pytest.raises(ExecutionError, match="999, 700, 300, 20"):
+            latents(pixart, num_inference_steps=4)
+    assert torch.equal(ours, oracle(pixart, schedule))
+
+
+def test_no_call_sees_what_an_earlier_one_left(pixart, latents):
+    schedule = heuristics.fora(LAYOUT, ROWS, 3)
+
+    class Stop(Exception):
+        pass
+
+    def stop(step, time, _):
+        if step == 2:
+            raise Stop
+
+    with apply_schedule(pixart, schedule, mode="reference"):
+        first = latents(pixart, **schedule.call())
+        with pytest.raises(Stop):
+            latents(pixart, "a blue car", callback=stop, **schedule.call())
+        latents(pixart, ["a tree", "a boat"], seed=[1, 2], **schedule.call())  # another batch
+        latents(pixart, "a tree", height=128, width=128, use_resolution_binning=False, **schedule.call())
+        latents(pixart, "a tree", guidance_scale=1.0, **schedule.call())
+        assert torch.equal(latents(pixart, **schedule.call()), first)
+
+
+def test_wrong_use_is_refused_with_one_sentence(pixart, latents):
+    from diffusers import HeunDiscreteScheduler
+
+    for layout in (pixart_layout(28), flux_layout(2, 3)):
+        with pytest.raises(ExecutionError, match=f"{layout.name}.*pixart-4"):
+            apply_schedule(pixart, heuristics.uncached(layout, ROWS))
+    schedule = heuristics.uncached(LAYOUT, ROWS)
+    with pytest.raises(ExecutionError, match="one of reference, fast"):
+        apply_schedule(pixart, schedule, mode="quick")
+    with apply_schedule(pixart, schedule):
+        with pytest.raises(ExecutionError, match="5 rows, but the pipeline was called with 7 steps"):
+            latents(pixart, num_inference_steps=7)
+        with pytest.raises(ExecutionError, match="already runs a schedule"):
+            apply_schedule(pixart, schedule)
+    stock = pixart.scheduler
+    pixart.scheduler = HeunDiscreteScheduler.from_config(stock.config)
+    try:
+        with pytest.raises(ExecutionError, match="2 times a step"):
+            apply_schedule(pixart, schedule)
+    finally:
+        pixart.scheduler = stock
+    with pytest.raises(ExecutionError, match="has no transformer"):
+        apply_schedule(object(), schedule)
+
+
+def test_a_pipeline_that_shares_the_transformer_but_not_the_sampler_is_refused(pixart, latents):
+    from diffusers import DPMSolverMultistepScheduler, PixArtAlphaPipeline
+
+    other = PixArtAlphaPipeline(
+        **{**pixart.components, "scheduler": DPMSolverMultistepScheduler.from_config(pixart.scheduler.config)}
+    )
+    other.set_progress_bar_config(disable=True)
+    schedule = heuristics.fora(LAYOUT, ROWS, 2)
+    pixart.scheduler.set_timesteps(ROWS)
+    with apply_schedule(pixart, schedule), pytest.raises(ExecutionError, match="shares its transformer"):
+        latents(other, **schedule.call())
+
+
+@pytest.mark.parametrize("apply_first", [True, False])
+@pytest.mark.parametrize("remove_first", [True, False])
+def test_offloading_hooks_and_a_schedule_come_and_go_in_either_order(
+    tiny_pixart_path, latents, apply_first, remove_first
+):
+    from accelerate.hooks import ModelHook, add_hook_to_module, remove_hook_from_module
+    from diffusers import DiffusionPipeline
+
+    class Counts(ModelHook):
+        seen = 0
+
+        def pre_forward(self, module, *args, **kwargs):
+            self.seen += 1
+            return args, kwargs
+
+    pipe = DiffusionPipeline.from_pretrained(tiny_pixart_path)
+    pipe.set_progress_bar_config(disable=True)
+    schedule = heuristics.fora(LAYOUT, ROWS, 2)
+    with apply_schedule(pipe, schedule):
+        expected = latents(pipe, **schedule.call())
+    stock = latents(pipe, **schedule.call())
+    hook = Counts()
+    if apply_first:
+        applied = apply_schedule(pipe, schedule)
+        add_hook_to_module(pipe.transformer, hook)
+    else:
+        add_hook_to_module(pipe.transformer, hook)
+        applied = apply_schedule(pipe, schedule)
+    assert torch.equal(latents(pipe, **schedule.call()), expected)
+    assert hook.seen == ROWS
+    if remove_first:
+        remove_hook_from_module(pipe.transformer)
+        assert torch.equal(latents(pipe, **schedule.call()), expected)
+        applied.remove()
+    else:
+        applied.remove()
+        assert torch.equal(latents(pipe, **schedule.call()), stock)
+        remove_hook_from_module(pipe.transformer)
+    assert torch.equal(latents(pipe, **schedule.call()), stock)
+    assert "_ecad_schedule" not in vars(pipe.transformer)
