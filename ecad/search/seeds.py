@@ -1,0 +1,65 @@
+"""The schedules a search begins with: the heuristics anyone could use without it.
+
+In the preset "default" the line of fewer steps comes first, so that the front starts at the baseline to beat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ecad.schedule import Layout, Schedule, heuristics
+from ecad.search.settings import SearchSettings
+
+
+def seed_schedules(
+    layout: Layout, rows: int, grid: Sequence[float], settings: SearchSettings
+) -> list[Schedule]:
+    """Named schedules for generation 0, different ones, at most `settings.seeds_wanted`, uncached first.
+
+    Args:
+        grid: the sampler's own times for `rows` rows.
+    """
+    if settings.preset == "paper":
+        library = heuristics.library(layout, rows, grid)
+        tiers = [[schedule for schedule in library if schedule.timesteps is None and schedule.rows == rows]]
+    else:
+        shorter = range(2, rows)
+        intervals = [n for n in (2, 3, 4, 5, 7, 10) if n < rows]
+        tiers = [
+            [
+                heuristics.uncached(layout, rows),
+                *(heuristics.fewer_steps(layout, n, spacing="uniform", grid=grid) for n in shorter),
+            ],
+            [heuristics.fora(layout, rows, n) for n in intervals],
+            [
+                *(heuristics.fewer_steps(layout, n, spacing="late", grid=grid) for n in shorter),
+                *(
+                    heuristics.fewer_steps(layout, n, spacing="uniform", grid=grid, every=2)
+                    for n in shorter
+                    if n > 3
+                ),
+                *(
+                    heuristics.fewer_steps(layout, n, spacing="late", grid=grid, every=2)
+                    for n in shorter
+                    if n > 3
+                ),
+                *(heuristics.cross_and_self(layout, rows, n) for n in intervals),
+            ],
+        ]
+    chosen: dict[str, Schedule] = {}
+    for tier in tiers:
+        fresh = {schedule.key: schedule for schedule in tier if schedule.key not in chosen}
+        chosen |= {
+            schedule.key: schedule
+            for schedule in _spread([*fresh.values()], settings.seeds_wanted - len(chosen))
+        }
+    return list(chosen.values())
+
+
+def _spread(schedules: list[Schedule], count: int) -> list[Schedule]:
+    """At most `count` of them, evenly over the list, its first and last among them."""
+    if count >= len(schedules):
+        return schedules
+    if count <= 1:
+        return schedules[: max(0, count)]
+    return [schedules[round(i * (len(schedules) - 1) / (count - 1))] for i in range(count)]
