@@ -2,7 +2,7 @@
 
 from ecad.schedule.layouts.base import Component, Layout, Value
 from ecad.schedule.layouts.flux import FluxDimensions, flux_layout
-from ecad.schedule.layouts.known import MODELS, default_size, dimensions, layout, local_dimensions, model_name
+from ecad.schedule.layouts.known import MODELS, default_rows, dimensions, layout, local_dimensions, model_name
 from ecad.schedule.layouts.pixart import PixArtDimensions, pixart_layout
 
 __all__ = [
@@ -12,7 +12,7 @@ __all__ = [
     "Layout",
     "PixArtDimensions",
     "Value",
-    "default_size",
+    "default_rows",
     "dimensions",
     "flux_layout",
     "layout",

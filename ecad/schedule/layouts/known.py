@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,22 @@ from ecad.schedule.layouts.pixart import (
 
 Dimensions = PixArtDimensions | FluxDimensions
 
-# Name -> (dimensions at a size, the size the paper searched at).
-MODELS: dict[str, tuple[Callable[[int, int], Dimensions], int]] = {
-    "storybook": (lambda height, width: replace(STORYBOOK, height=height, width=width), 256),
-    "pixart-alpha": (pixart_alpha, 256),
-    "pixart-sigma": (pixart_sigma, 256),
-    "flux-dev": (flux_dev, 256),
-    "flux-schnell": (flux_schnell, 256),
+
+@dataclass(frozen=True)
+class KnownModel:
+    """A published model: its dimensions at (height, width), the size it is costed at unless told, rows."""
+
+    at: Callable[[int, int], Dimensions]
+    side: int = 256  # the size the paper searched at
+    rows: int = 20
+
+
+MODELS = {
+    "storybook": KnownModel(lambda height, width: replace(STORYBOOK, height=height, width=width)),
+    "pixart-alpha": KnownModel(pixart_alpha),
+    "pixart-sigma": KnownModel(pixart_sigma),
+    "flux-dev": KnownModel(flux_dev),
+    "flux-schnell": KnownModel(flux_schnell, rows=4),
 }
 
 # The original's class names.
@@ -54,9 +63,9 @@ def model_name(name: str) -> str:
     return plain
 
 
-def default_size(name: str) -> int:
-    """The side in pixels at which a model is costed when no size is given."""
-    return MODELS[model_name(name)][1]
+def default_rows(name: str) -> int:
+    """How many steps a model is usually run with."""
+    return MODELS[model_name(name)].rows
 
 
 def dimensions(name: str, *, height: int | None = None, width: int | None = None) -> Dimensions:
@@ -65,8 +74,8 @@ def dimensions(name: str, *, height: int | None = None, width: int | None = None
     Raises:
         ScheduleError: no such model.
     """
-    make, side = MODELS[model_name(name)]
-    return make(height or width or side, width or height or side)
+    model = MODELS[model_name(name)]
+    return model.at(height or width or model.side, width or height or model.side)
 
 
 def layout(name: str) -> Layout:
@@ -103,10 +112,11 @@ def local_dimensions(folder: str | os.PathLike[str], **settings: Any) -> Dimensi
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         kind = config.get("_class_name")
+        settings = _latent_scale(root) | settings
         if kind == "PixArtTransformer2DModel":
             return PixArtDimensions.from_config(config, **settings)
         if kind == "FluxTransformer2DModel":
-            return FluxDimensions.from_config(config, **settings)
+            return FluxDimensions.from_config(config, **_for_flux(settings))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ScheduleError(
             f"{path} is not a transformer's configuration ({type(error).__name__}: {error})."
@@ -114,3 +124,19 @@ def local_dimensions(folder: str | os.PathLike[str], **settings: Any) -> Dimensi
     raise ScheduleError(
         f"{path} is for {kind!r}; expected PixArtTransformer2DModel or FluxTransformer2DModel."
     )
+
+
+def _latent_scale(root: Path) -> dict[str, Any]:
+    """The pixels per latent of a saved pipeline's autoencoder, if it has one that says."""
+    path = root / "vae" / "config.json"
+    if not path.is_file():
+        return {}
+    config = json.loads(path.read_text(encoding="utf-8"))
+    channels = config.get("block_out_channels") or config.get("encoder_block_out_channels")
+    return {"pixels_per_latent": 2 ** (len(channels) - 1)} if channels else {}
+
+
+def _for_flux(settings: dict[str, Any]) -> dict[str, Any]:
+    """FLUX packs two by two latents into a token."""
+    scale = settings.pop("pixels_per_latent", None)
+    return settings if scale is None else {"pixels_per_token": 2 * scale} | settings

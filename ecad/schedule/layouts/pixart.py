@@ -88,8 +88,8 @@ class PixArtDimensions:
     def from_config(cls, config: Mapping[str, Any], **settings: Any) -> PixArtDimensions:
         """From the `config.json` of a diffusers `PixArtTransformer2DModel`.
 
-        `settings` override (height, text_tokens, ...). Without a height and width the model's own sample size is
-        taken, eight pixels to a latent.
+        `settings` override (height, text_tokens, ...). Without a height and width the model's own sample size
+        is taken, eight pixels to a latent.
         """
         sample, scale = int(config["sample_size"]), int(settings.get("pixels_per_latent", 8))
         conditions = config.get("use_additional_conditions")
