@@ -1,7 +1,7 @@
 // The paintable schedule: components across, denoising steps down (turned round on a narrow screen).
-// `props.value` is {rows: ["0110…", one string per step], times: [int per step], own: bool, name, point}; 1 = compute.
+// `props.value` is {rows: ["0110…", one string per step], times: [int per step], own: bool, gate, name, point}; 1 = compute.
 // The first step always computes, so its cells are locked. One message to Python per gesture, never per cell.
-const model = props.model;                       // {columns: [{block, part, words, cost}], parts: [...], fixed, once, uncached}
+const model = props.model;                       // {columns: [{block, index, words, cost, gated}], parts: [...], fixed, fixedGated, once, uncached, presets}
 const C = model.columns.length;
 const canvas = element.querySelector('canvas');
 const pen = canvas.getContext('2d');
@@ -22,8 +22,12 @@ const on = (r, c) => r === 0 || bits[r * C + c] === 1;
 // The same sum as the library's `full` convention for families whose only neutral bits are the first step's; the
 // server confirms the figure when a gesture ends.
 function macs() {
-  let total = model.once + R * model.fixed;
-  for (let r = 0; r < R; r++) for (let c = 0; c < C; c++) if (on(r, c)) total += model.columns[c].cost;
+  const gate = value.gate ?? R;                   // from T-GATE's gate on one guidance half is left
+  let total = model.once;
+  for (let r = 0; r < R; r++) {
+    total += r < gate ? model.fixed : model.fixedGated;
+    for (let c = 0; c < C; c++) if (on(r, c)) total += r < gate ? model.columns[c].cost : model.columns[c].gated;
+  }
   return total;
 }
 function count() { let n = 0; for (let r = 0; r < R; r++) for (let c = 0; c < C; c++) n += on(r, c); return n; }

@@ -56,6 +56,11 @@ class Job:
     def done(self) -> bool:
         return self._finished.is_set()
 
+    @property
+    def error(self) -> BaseException | None:
+        """What the work raised; None while it runs and after it went well."""
+        return self._error
+
     def cancel(self) -> None:
         """Ask the job to end. One that has not begun never begins; a running one ends at its next look."""
         self._cancelled.set()
@@ -95,7 +100,9 @@ class DeviceWorker:
         self._queue: list[Job] = []
         self._numbers = itertools.count()
         self._changed = threading.Condition()
-        self._running: list[Job] = []  # a stack: the outermost job first, those that ran at its yield points after
+        self._running: list[
+            Job
+        ] = []  # a stack: the outermost job first, those that ran at its yield points after
         self._closed = False
         self._thread = threading.Thread(target=self._loop, name="device-worker", daemon=True)
         self._thread.start()
@@ -141,6 +148,11 @@ class DeviceWorker:
             interruptible = [j for j in self._running if j.priority > job.priority]
             waiting = sum(other < job for other in self._queue if not other.cancelled)
             return waiting + len(self._running) - len(interruptible)
+
+    def waiting(self, priority: int) -> int:
+        """How many jobs of at least this urgency wait for their turn."""
+        with self._changed:
+            return sum(job.priority <= priority and not job.cancelled for job in self._queue)
 
     @property
     def busy(self) -> bool:

@@ -1,0 +1,172 @@
+"""Rendered images: made in the worker's turn, kept as PNG files, never made twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from ecad import Cancelled, Schedule
+
+from .worker import DeviceWorker, Job, Priority
+
+_RECORD = "ecad"  # the PNG text chunk that holds what is known of the image
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """One image and what was measured while it was made.
+
+    Attributes:
+        path: the PNG file.
+        seconds: of the denoising loop alone, in one exclusive turn of the device.
+        macs: multiply-accumulates of the whole pass, `full` convention.
+        fidelity: metric name -> score against the uncached image; empty for the uncached image itself.
+        facts: (fact, whether the judge reads it) of the caption; empty where no judge knows the prompt.
+    """
+
+    path: Path
+    seconds: float
+    macs: int
+    fidelity: Mapping[str, float]
+    facts: Sequence[tuple[str, bool]]
+
+
+class RenderCache:
+    """A folder of PNG files named by a hash of everything that decides their pixels."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    @staticmethod
+    def key(fingerprint: Mapping[str, Any], prompt: str, seed: int, schedule_key: str) -> str:
+        """The name of the image; `fingerprint` carries the model's weights, size, device kind and dtype."""
+        text = json.dumps([fingerprint, prompt, seed, schedule_key], sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    def get(self, key: str) -> Rendered | None:
+        """The image of that name, or None if it was never made (or its file is damaged)."""
+        path = self.folder / f"{key}.png"
+        try:
+            with Image.open(path) as image:
+                record = json.loads(image.text[_RECORD])
+            return Rendered(
+                path,
+                record["seconds"],
+                record["macs"],
+                record["fidelity"],
+                [tuple(f) for f in record["facts"]],
+            )
+        except (OSError, KeyError, ValueError, SyntaxError):
+            return None
+
+    def put(self, key: str, pixels: np.ndarray, record: Mapping[str, Any]) -> Rendered:
+        """Write uint8 [H, W, 3] and its record in one step: a reader sees the whole file or none."""
+        path = self.folder / f"{key}.png"
+        info = PngInfo()
+        info.add_itxt(_RECORD, json.dumps(record, ensure_ascii=False))
+        temporary = path.with_name(f".{key}.{os.getpid()}.{threading.get_ident()}")
+        Image.fromarray(pixels).save(temporary, format="PNG", pnginfo=info)
+        temporary.replace(path)
+        return Rendered(path, record["seconds"], record["macs"], record["fidelity"], record["facts"])
+
+    def pixels(self, rendered: Rendered) -> np.ndarray:
+        """uint8 [H, W, 3] of a cached image."""
+        with Image.open(rendered.path) as image:
+            return np.asarray(image.convert("RGB"))
+
+
+class Renderer:
+    """Turns (prompt, seed, schedule) into images through the worker.
+
+    Args:
+        generator: the image generator; only the worker's thread calls it.
+        fidelity: metrics that compare an image with the uncached one of the same prompt and seed.
+        read_facts: (image uint8 [H, W, 3], prompt) -> [(fact, right?)], empty for a prompt it knows nothing about.
+    """
+
+    def __init__(
+        self,
+        generator: Any,
+        worker: DeviceWorker,
+        cache: RenderCache,
+        fidelity: Sequence[Any] = (),
+        read_facts: Callable[[np.ndarray, str], Sequence[tuple[str, bool]]] | None = None,
+    ):
+        self.generator = generator
+        self.worker = worker
+        self.cache = cache
+        self.fidelity = list(fidelity)
+        self.read_facts = read_facts
+        self.costs = generator.cost_table("full")
+        self.fingerprint = dict(generator.fingerprint())
+        self.uncached = Schedule(
+            generator.layout, np.ones((generator.rows, len(generator.layout)), dtype=bool), name="uncached"
+        )
+        self._warm = False
+
+    def key(self, prompt: str, seed: int, schedule: Schedule) -> str:
+        return self.cache.key(self.fingerprint, prompt, seed, schedule.key)
+
+    def cached(self, prompt: str, seed: int, schedule: Schedule) -> Rendered | None:
+        """The image if it was rendered before; never waits for the device."""
+        return self.cache.get(self.key(prompt, seed, schedule))
+
+    def submit(self, prompt: str, seed: int, schedule: Schedule, priority: int = Priority.RENDER) -> Job:
+        """Queue one image; the job's result is a `Rendered`. Cancelling it frees the device at the next row.
+
+        The uncached image of the same prompt and seed is made first where it is missing: fidelity needs it.
+        """
+        return self.worker.submit(lambda job: self._render(job, prompt, seed, schedule), priority)
+
+    def _render(self, job: Job, prompt: str, seed: int, schedule: Schedule) -> Rendered:
+        key = self.key(prompt, seed, schedule)
+        found = self.cache.get(key)  # somebody may have asked for the same while this job waited
+        if found is not None:
+            return found
+        reference = None
+        if schedule.key != self.uncached.key:
+            reference = self.cache.pixels(self._render(job, prompt, seed, self.uncached))
+
+        def on_row(row: int, rows: int) -> None:
+            if job.cancelled:
+                raise Cancelled(f"cancelled at row {row} of {rows}")
+            job.progress = row / rows  # and no yield point: an interrupted pass could not be timed
+
+        if not self._warm:  # the first pass pays for memory and kernels of all later ones: it is not timed
+            self.generator.generate([prompt], [seed], schedule, on_row=on_row)
+            self._warm = True
+        images, seconds = self.generator.generate_timed([prompt], [seed], schedule, on_row=on_row)
+        pixels = images[0]
+        fidelity = {}
+        if reference is not None:
+            for metric in self.fidelity:
+                fidelity[metric.name] = float(metric.score(pixels[None], references=reference[None])[0])
+        facts = (
+            [(str(fact), bool(right)) for fact, right in self.read_facts(pixels, prompt)]
+            if self.read_facts
+            else []
+        )
+        record = {
+            "prompt": prompt,
+            "seed": seed,
+            "schedule": schedule.key,
+            "name": schedule.name,
+            "model": self.generator.name,
+            "device": str(self.generator.device),
+            "seconds": seconds,
+            "macs": int(self.costs.macs(schedule).total),
+            "fidelity": fidelity,
+            "facts": facts,
+        }
+        return self.cache.put(key, pixels, record)
