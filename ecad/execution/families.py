@@ -49,8 +49,7 @@ def open_model(transformer: Any, mode: str) -> Model:
 
     Raises ExecutionError for another mode or a class without a family.
     """
-    if mode not in MODES:
-        raise ExecutionError(f"`mode` is one of {', '.join(MODES)}, not {mode!r}")
+    check_mode(mode)
     for kind in type(transformer).__mro__:
         if kind.__name__ in FAMILIES:
             module, name = FAMILIES[kind.__name__]
@@ -60,6 +59,12 @@ def open_model(transformer: Any, mode: str) -> Model:
         f"{type(transformer).__name__} is not supported: schedules run on pipelines whose transformer is"
         f" {supported}"
     )
+
+
+def check_mode(mode: str) -> None:
+    """Raise ExecutionError for a mode that does not exist."""
+    if mode not in MODES:
+        raise ExecutionError(f"the mode is one of {', '.join(MODES)}, not {mode!r}")
 
 
 def check_schedule(schedule: Schedule, layout: Layout) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,24 +19,18 @@ import diffusers
 import numpy as np
 import torch
 import transformers
+from diffusers.utils import logging as diffusers_logging
+from transformers.utils import logging as transformers_logging
 
 from ecad.execution import ExecutionError, Pass
 from ecad.execution.families import check_schedule
 from ecad.execution.times import check_scheduler, own_grid, set_times
 from ecad.models.pixart import PixArtModel
-from ecad.models.protocol import PROMPT_LIMIT, OnRow
+from ecad.models.protocol import OnRow, check_prompt
 from ecad.models.settings import ModelSettings
 from ecad.schedule import Schedule, heuristics
 from ecad.schedule.costs import CostTable, cost_table
 from ecad.schedule.layouts import PixArtDimensions
-
-
-def check_prompt(prompt: str) -> None:
-    """Raise ExecutionError for an empty prompt or one beyond the limit."""
-    if not isinstance(prompt, str) or not prompt.strip():
-        raise ExecutionError("the prompt is empty; write what the image should show")
-    if len(prompt) > PROMPT_LIMIT:
-        raise ExecutionError(f"the prompt has {len(prompt):,} characters; the limit is {PROMPT_LIMIT:,}")
 
 
 @dataclass(frozen=True)
@@ -56,6 +51,19 @@ class PixArtEmbeddings:
         return PixArtEmbeddings(self.text[part], self.mask[part], self.empty_text, self.empty_mask)
 
 
+@contextmanager
+def no_progress_bars() -> Iterator[None]:
+    """Load quietly: diffusers and transformers draw their bars on stderr, where errors belong."""
+    noisy = [one for one in (diffusers_logging, transformers_logging) if one.is_progress_bar_enabled()]
+    for one in noisy:
+        one.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for one in noisy:
+            one.enable_progress_bar()
+
+
 class PixArtGenerator:
     """An `ImageGenerator` over a saved PixArtAlphaPipeline or PixArtSigmaPipeline."""
 
@@ -74,9 +82,11 @@ class PixArtGenerator:
         self.device, self.dtype, self.mode = device, dtype, mode
         self._threads = threads
         self._pin_threads()
-        self.pipe = diffusers.DiffusionPipeline.from_pretrained(
-            folder, dtype=dtype, local_files_only=True
-        ).to(device)
+        with no_progress_bars():
+            self.pipe = diffusers.DiffusionPipeline.from_pretrained(
+                folder, dtype=dtype, local_files_only=True
+            )
+        self.pipe.to(device)
         self.pipe.set_progress_bar_config(disable=True)
         self.transformer = self.pipe.transformer.eval()
         self.model = PixArtModel(self.transformer, mode)
@@ -198,18 +208,18 @@ class PixArtGenerator:
 
         Raises ExecutionError for a schedule of another layout or whose times this sampler cannot take.
         """
-        latents, _ = self._denoise(embeddings, seeds, schedule, on_row)
-        return latents
+        return self.denoise_timed(embeddings, seeds, schedule, on_row=on_row)[0]
 
     @torch.no_grad()
-    def _denoise(
+    def denoise_timed(
         self,
         embeddings: PixArtEmbeddings,
         seeds: Sequence[int],
-        schedule: Schedule | None,
-        on_row: OnRow | None,
+        schedule: Schedule | None = None,
+        *,
+        on_row: OnRow | None = None,
     ) -> tuple[torch.Tensor, float]:
-        """Final latents, and the seconds of the loop without the time that `on_row` took."""
+        """`denoise`, and the seconds of its loop without the time that `on_row` took."""
         if len(embeddings) != len(seeds):
             raise ExecutionError(
                 f"there are {len(embeddings)} prompts but {len(seeds)} seeds; give one seed for each"
@@ -302,5 +312,5 @@ class PixArtGenerator:
         on_row: OnRow | None = None,
     ) -> tuple[np.ndarray, float]:
         """`generate`, and the seconds of the denoising loop alone, `on_row`'s own time left out."""
-        latents, seconds = self._denoise(self.encode(prompts), seeds, schedule, on_row)
+        latents, seconds = self.denoise_timed(self.encode(prompts), seeds, schedule, on_row=on_row)
         return self.decode(latents), seconds

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ecad.execution import ExecutionError
+from ecad.execution.families import check_mode
 from ecad.models.generator import PixArtGenerator
 from ecad.models.settings import ALIASES, SETTINGS, ModelSettings, known_names
 
@@ -46,6 +47,7 @@ def load_image_generator(
     Raises:
         ExecutionError: no such model or folder, an unsupported pipeline class, no access to the hub.
     """
+    check_mode(mode)
     given = str(name_or_path)
     name = ALIASES.get(given, given)
     if settings is None and name in SETTINGS:

@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ecad.execution.errors import ExecutionError
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -17,6 +19,14 @@ if TYPE_CHECKING:
 OnRow = Callable[[int, int], None]
 
 PROMPT_LIMIT = 2000  # characters
+
+
+def check_prompt(prompt: str) -> None:
+    """Raise ExecutionError for an empty prompt or one beyond the limit."""
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise ExecutionError("the prompt is empty; write what the image should show")
+    if len(prompt) > PROMPT_LIMIT:
+        raise ExecutionError(f"the prompt has {len(prompt):,} characters; the limit is {PROMPT_LIMIT:,}")
 
 
 class Embeddings(Protocol):
@@ -63,6 +73,18 @@ class ImageGenerator(Protocol):
     ) -> Any:
         """Final latents [B, c, h, w] of one pass. schedule None computes everything on the sampler's own
         times.
+        """
+
+    def denoise_timed(
+        self,
+        embeddings: Embeddings,
+        seeds: Sequence[int],
+        schedule: Schedule | None = None,
+        *,
+        on_row: OnRow | None = None,
+    ) -> tuple[Any, float]:
+        """`denoise`, and the seconds that its loop took (device synchronised, `on_row`'s own time left
+        out).
         """
 
     def decode(self, latents: Any) -> np.ndarray:
