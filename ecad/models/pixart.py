@@ -10,6 +10,7 @@ import torch
 from ecad.execution import ExecutionError, Plan, lower
 from ecad.execution.passes import Components
 from ecad.execution.times import set_times
+from ecad.models.pixart_fast import GATES, PackedWeights, PixArtFast
 from ecad.models.pixart_reference import PixArtReference
 from ecad.schedule import Schedule
 from ecad.schedule.layouts.pixart import pixart_layout
@@ -27,14 +28,19 @@ class PixArtModel:
         self.transformer = transformer
         self.mode = mode
         self.layout = pixart_layout(len(transformer.transformer_blocks))
+        self.packed = PackedWeights(transformer) if mode == "fast" else None
 
     def lower(self, schedule: Schedule) -> Plan:
         """The plan of this mode."""
-        return lower(schedule)
+        if self.packed is None:
+            return lower(schedule)
+        return lower(schedule, gates=[GATES[component.name] for component in self.layout.components])
 
     def components(self, plan: Plan, timesteps: torch.Tensor) -> Components:
         """The components of one new pass."""
-        return PixArtReference(self.transformer)
+        if self.packed is None:
+            return PixArtReference(self.transformer)
+        return PixArtFast(self.packed, plan, timesteps)
 
     def call_kind(self, inputs: dict[str, Any]) -> str:
         """PixArt's pipelines call the model once a step, both guidance halves in one batch."""

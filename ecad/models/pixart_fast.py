@@ -1,0 +1,332 @@
+"""PixArt's components as few large operations: the fast mode.
+
+The same mathematics as `pixart_reference`, arranged for speed (DESIGN section 6):
+
+- what depends on the prompt alone is computed once a pass: the caption projection, every block's text keys and
+  values, and padding tokens that a mask discards are cut off (their weight in the softmax is exactly zero);
+- what depends on the time alone is computed for all rows at once, before the loop;
+- norm and modulation are one operation (a layer norm whose weight is `1 + scale` and whose bias is `shift`);
+- self-attention's three projections are one product with packed weights;
+- a stretch of skipped components costs one multiply-add a kept value, or a few for a whole segment kept as sums.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.activations import GELU
+from diffusers.models.attention_processor import AttnProcessor2_0
+
+from ecad.execution import ExecutionError
+from ecad.execution.plan import Compute, Plan, Segment
+from ecad.models.pixart_reference import (
+    GATE_MLP,
+    GATE_MSA,
+    NAMES,
+    SCALE_MLP,
+    SCALE_MSA,
+    SHIFT_MLP,
+    SHIFT_MSA,
+    mask_bias,
+    unpatchify,
+)
+
+# Per component name the gate that it shares with its like in every block; attn2 has none.
+GATES = {"attn1": "msa", "attn2": "", "ff": "mlp"}
+GATE_ROW = {"msa": GATE_MSA, "mlp": GATE_MLP}
+
+
+@dataclass(frozen=True)
+class BlockWeights:
+    """One block's weights as plain tensors; `qkv` and `kv_text` are packed copies of the modules' own."""
+
+    qkv: torch.Tensor  # [3 D, D]
+    qkv_bias: torch.Tensor | None
+    out: torch.Tensor
+    out_bias: torch.Tensor | None
+    q_text: torch.Tensor
+    q_text_bias: torch.Tensor | None
+    kv_text: torch.Tensor  # [2 D, D]
+    kv_text_bias: torch.Tensor | None
+    out_text: torch.Tensor
+    out_text_bias: torch.Tensor | None
+    up: torch.Tensor  # [4 D, D]
+    up_bias: torch.Tensor | None
+    down: torch.Tensor  # [D, 4 D]
+    down_bias: torch.Tensor | None
+    eps: float
+
+
+class PackedWeights:
+    """A transformer's weights for the fast mode, rebuilt whenever the modules' own have changed.
+
+    A change is seen by the storage and the version counter of every tensor that was copied; tensors that are not
+    copied are read from the modules anew for every pass.
+    """
+
+    def __init__(self, transformer: torch.nn.Module) -> None:
+        self.transformer = transformer
+        self._packed: dict[tuple[int, str], tuple[tuple, tuple[torch.Tensor, torch.Tensor | None]]] = {}
+        self.blocks()  # so that an unsupported module is refused when the model is opened, not in its first pass
+
+    def blocks(self) -> list[BlockWeights]:
+        """The present weights, block by block.
+
+        Raises ExecutionError for modules whose arithmetic the fast mode does not know.
+        """
+        return [self._block(i, block) for i, block in enumerate(self.transformer.transformer_blocks)]
+
+    def _block(self, number: int, block: torch.nn.Module) -> BlockWeights:
+        for attention in (block.attn1, block.attn2):
+            _check_attention(attention, number)
+        up, down = _feed_forward(block, number)
+        qkv = self._pack(number, "attn1", block.attn1.to_q, block.attn1.to_k, block.attn1.to_v)
+        kv = self._pack(number, "attn2", block.attn2.to_k, block.attn2.to_v)
+        out, q_text, out_text = block.attn1.to_out[0], block.attn2.to_q, block.attn2.to_out[0]
+        return BlockWeights(
+            *qkv,
+            out.weight,
+            out.bias,
+            q_text.weight,
+            q_text.bias,
+            *kv,
+            out_text.weight,
+            out_text.bias,
+            up.weight,
+            up.bias,
+            down.weight,
+            down.bias,
+            block.norm1.eps,
+        )
+
+    def _pack(self, number: int, name: str, *linears: torch.nn.Linear) -> tuple[torch.Tensor, torch.Tensor | None]:
+        for linear in linears:
+            if type(linear) is not torch.nn.Linear:
+                raise _unsupported(number, f"{name} holds a {type(linear).__name__}")
+        sources = [linear.weight for linear in linears] + [linear.bias for linear in linears if linear.bias is not None]
+        state = tuple((t.data_ptr(), t._version, t.device, t.dtype) for t in sources)
+        known = self._packed.get((number, name))
+        if known is None or known[0] != state:
+            with torch.no_grad():
+                weight = torch.cat([linear.weight for linear in linears])
+                bias = torch.cat([linear.bias for linear in linears]) if linears[0].bias is not None else None
+            known = self._packed[number, name] = (state, (weight, bias))
+        return known[1]
+
+
+def _unsupported(block: int, what: str) -> ExecutionError:
+    return ExecutionError(f'the fast mode cannot run this transformer: block {block}: {what}; use mode="reference"')
+
+
+def _check_attention(attention: torch.nn.Module, block: int) -> None:
+    plain = (
+        type(attention.processor) is AttnProcessor2_0
+        and attention.group_norm is None
+        and attention.spatial_norm is None
+        and attention.norm_q is None
+        and attention.norm_k is None
+        and not attention.norm_cross
+        and not attention.residual_connection
+        and attention.rescale_output_factor == 1.0
+        and not attention.fused_projections
+    )
+    if not plain:
+        raise _unsupported(block, f"its attention ({type(attention.processor).__name__}) is not the published one")
+    for linear in (attention.to_q, attention.to_out[0]):
+        if type(linear) is not torch.nn.Linear:
+            raise _unsupported(block, f"an attention projection is a {type(linear).__name__}")
+
+
+def _feed_forward(block: torch.nn.Module, number: int) -> tuple[torch.nn.Linear, torch.nn.Linear]:
+    net = block.ff.net
+    if type(net[0]) is not GELU or net[0].approximate != "tanh":
+        raise _unsupported(number, f"its feed-forward ({type(net[0]).__name__}) is not the published one")
+    for linear in (net[0].proj, net[2]):
+        if type(linear) is not torch.nn.Linear:
+            raise _unsupported(number, f"its feed-forward holds a {type(linear).__name__}")
+    return net[0].proj, net[2]
+
+
+class PixArtFast:
+    """The `Components` of one pass in the fast mode. Stream: `hidden` [B, N, D], changed in place."""
+
+    def __init__(self, packed: PackedWeights, plan: Plan, timesteps: torch.Tensor) -> None:
+        self.transformer = packed.transformer
+        self.weights = packed.blocks()
+        self.plan = plan
+        self.timesteps = timesteps
+        self.open: Segment | None = None
+
+    def begin(
+        self,
+        row: int,
+        *,
+        hidden_states: torch.Tensor,  # [B, c, h, w]
+        encoder_hidden_states: torch.Tensor,  # [B, T, channels]
+        timestep: torch.Tensor | None = None,
+        added_cond_kwargs: dict[str, Any] | None = None,
+        cross_attention_kwargs: dict[str, Any] | None = None,
+        attention_mask: torch.Tensor | None = None,
+        encoder_attention_mask: torch.Tensor | None = None,
+    ) -> None:
+        model = self.transformer
+        if attention_mask is not None or cross_attention_kwargs:
+            raise ExecutionError(
+                'the fast mode takes no `attention_mask` and no `cross_attention_kwargs`; use mode="reference"'
+            )
+        patch = model.config.patch_size
+        self.grid = hidden_states.shape[-2] // patch, hidden_states.shape[-1] // patch
+        self.hidden = model.pos_embed(hidden_states)  # [B, N, D]
+        if row == 0:
+            self._prepare_times(added_cond_kwargs)
+            self._prepare_text(encoder_hidden_states, encoder_attention_mask)
+        elif self.hidden.shape != self.shape:
+            raise ExecutionError(f"the size or batch changed between rows {row - 1} and {row} of a pass")
+        self.row = row
+        # Six vectors [D] a block: 1 + scale where a scale is meant.
+        self.vectors = self.tables[row].unbind(0)
+
+    def _prepare_times(self, added_cond_kwargs: dict[str, Any] | None) -> None:
+        """Modulations of all rows: `tables` [R, 6 L, D], `gates` [R, 6, D] without the blocks' own, `final` [R, 2, D].
+
+        They depend on the time alone (and on the image's size, which a batch shares), so one product serves all rows.
+        """
+        model, times = self.transformer, self.timesteps.to(self.hidden.device)
+        self.shape = self.hidden.shape
+        rows, dim = len(times), self.shape[-1]
+        conditions = None
+        if model.use_additional_conditions:
+            if added_cond_kwargs is None:
+                raise ExecutionError("this PixArt model was trained with size conditions and needs `added_cond_kwargs`")
+            conditions = {}
+            for name, given in added_cond_kwargs.items():
+                if not bool((given == given[:1]).all()):
+                    raise ExecutionError(f"the fast mode needs the same `{name}` for the whole batch")
+                conditions[name] = given[:1].expand(rows, -1)
+        shared, embedded = model.adaln_single(times, conditions, batch_size=rows, hidden_dtype=self.hidden.dtype)
+        self.gates = shared.view(rows, 6, dim)
+        own = torch.stack([block.scale_shift_table for block in model.transformer_blocks])  # [L, 6, D]
+        tables = own + self.gates[:, None]  # [R, L, 6, D]
+        tables[:, :, (SCALE_MSA, SCALE_MLP)] += 1
+        self.tables = tables.view(rows, -1, dim)
+        self.final = model.scale_shift_table + embedded[:, None]  # shift, scale
+        self.final[:, 1] += 1
+
+    def _prepare_text(self, text: torch.Tensor, mask: torch.Tensor | None) -> None:
+        """Text keys and values of every block, each [B, heads, T, D / heads], and the mask as a bias or None."""
+        model = self.transformer
+        if mask is not None and mask.ndim == 2:
+            kept = mask.bool()
+            if bool(kept.any(dim=1).all()):  # a row without any token would attend to all of them
+                columns = kept.any(dim=0)
+                length = int(columns.nonzero().max()) + 1
+                # On a GPU the attention kernels want the mask's rows aligned.
+                length = min(-(-length // 8) * 8, mask.shape[1]) if text.is_cuda else length
+                text, mask = text[:, :length], mask[:, :length]
+                if bool(kept[:, :length].all()):
+                    mask = None
+        bias = mask_bias(mask, self.hidden.dtype)  # [B, 1, T]
+        self.text_bias = None if bias is None else bias[:, None]  # [B, 1, 1, T]
+        if model.caption_projection is not None:
+            text = model.caption_projection(text)
+        batch, length, dim = text.shape
+        heads = model.config.num_attention_heads
+        self.text_keys_values = []
+        for weights in self.weights:
+            keys_values = F.linear(text, weights.kv_text, weights.kv_text_bias)
+            keys_values = keys_values.view(batch, length, 2, heads, dim // heads).permute(2, 0, 3, 1, 4)
+            self.text_keys_values.append(keys_values.unbind(0))
+
+    def compute(self, step: Compute, values: dict[int, torch.Tensor]) -> dict[int, torch.Tensor]:
+        number, kind = divmod(step.index, len(NAMES))
+        weights, vectors, hidden = self.weights[number], self.vectors, self.hidden
+        batch, tokens, dim = hidden.shape
+        at = 6 * number
+        gate = None
+        if kind == 0:
+            normed = F.layer_norm(hidden, (dim,), vectors[at + SCALE_MSA], vectors[at + SHIFT_MSA], weights.eps)
+            heads = self.transformer.config.num_attention_heads
+            qkv = F.linear(normed, weights.qkv, weights.qkv_bias)
+            query, key, value = qkv.view(batch, tokens, 3, heads, dim // heads).permute(2, 0, 3, 1, 4).unbind(0)
+            mixed = F.scaled_dot_product_attention(query, key, value)
+            output = F.linear(mixed.transpose(1, 2).flatten(2), weights.out, weights.out_bias)
+            gate = vectors[at + GATE_MSA]
+        elif kind == 1:
+            heads = self.transformer.config.num_attention_heads
+            query = F.linear(hidden, weights.q_text, weights.q_text_bias)
+            query = query.view(batch, tokens, heads, dim // heads).transpose(1, 2)
+            key, value = self.text_keys_values[number]
+            mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=self.text_bias)
+            output = F.linear(mixed.transpose(1, 2).flatten(2), weights.out_text, weights.out_text_bias)
+        else:
+            normed = F.layer_norm(hidden, (dim,), vectors[at + SCALE_MLP], vectors[at + SHIFT_MLP], weights.eps)
+            inner = F.gelu(F.linear(normed, weights.up, weights.up_bias), approximate="tanh")
+            output = F.linear(inner, weights.down, weights.down_bias)
+            gate = vectors[at + GATE_MLP]
+        if self.open is None:
+            _add(hidden, output, gate)
+            return {step.index: output}
+        self._add_to_segment(GATES[NAMES[kind]], output, gate)
+        return {}
+
+    def _add_to_segment(self, name: str, output: torch.Tensor, gate: torch.Tensor | None) -> None:
+        if self.hidden is self.before:  # the first member leaves the hidden states before it untouched
+            if gate is None:
+                self.hidden = self.before + output
+            else:
+                self.hidden = torch.addcmul(self.before, gate, output)
+        else:
+            _add(self.hidden, output, gate)
+        if name:
+            if name in self.sums:
+                self.sums[name] += output
+            else:
+                self.sums[name] = output
+
+    def open_segment(self, segment: Segment) -> None:
+        self.open, self.before, self.sums = segment, self.hidden, {}
+
+    def close_segment(self, segment: Segment) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The segment's tensors: what it added in its own row, and its values' sum per shared gate."""
+        delta = torch.sub(self.hidden, self.before, out=self.before)
+        kept = (delta, self.sums)
+        del self.before, self.sums
+        self.open = None
+        return kept
+
+    def combine(
+        self,
+        values: list[tuple[int, torch.Tensor]],
+        segments: list[tuple[Segment, tuple[torch.Tensor, dict[str, torch.Tensor]]]],
+    ) -> None:
+        hidden = self.hidden
+        for index, value in values:
+            number, kind = divmod(index, len(NAMES))
+            if kind == 1:
+                hidden += value
+            else:
+                hidden.addcmul_(self.vectors[6 * number + (GATE_MSA if kind == 0 else GATE_MLP)], value)
+        for segment, (delta, sums) in segments:
+            hidden += delta
+            for name, total in sums.items():
+                gate = GATE_ROW[name]
+                hidden.addcmul_(self.gates[self.row, gate] - self.gates[segment.row, gate], total)
+
+    def finish(self) -> torch.Tensor:
+        """The model's output [B, out_channels, h, w]."""
+        model = self.transformer
+        shift, scale = self.final[self.row]
+        hidden = F.layer_norm(self.hidden, self.hidden.shape[-1:], scale, shift, model.norm_out.eps)
+        del self.hidden
+        return unpatchify(model.proj_out(hidden), self.grid, model.config.patch_size, model.out_channels)
+
+
+def _add(hidden: torch.Tensor, output: torch.Tensor, gate: torch.Tensor | None) -> None:
+    """hidden += gate * output, in place."""
+    if gate is None:
+        hidden += output
+    else:
+        hidden.addcmul_(gate, output)
