@@ -59,8 +59,8 @@ def _decode(text: str | bytes, source: str) -> Any:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) != len(pairs):
-            names = [key for key, _ in pairs]
-            twice = next(key for key in names if names.count(key) > 1)
+            seen: set[str] = set()
+            twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
             raise ScheduleError(
                 f"{source}: the key {_short(twice)} stands twice in one object; expected it once."
             )
@@ -71,7 +71,7 @@ def _decode(text: str | bytes, source: str) -> Any:
 
     def finite(number: str) -> float:
         value = float(number)
-        return value if math.isfinite(value) else refuse(_short(number))
+        return value if math.isfinite(value) else refuse(number[:40])
 
     try:
         decoded = text.decode("utf-8-sig") if isinstance(text, bytes) else text
@@ -289,7 +289,9 @@ def _short(value: Any) -> str:
         {True: "true", False: "false", None: "nothing"}.get(value) if isinstance(value, bool | None) else None
     )
     text = text or (f'"{value}"' if isinstance(value, str) else str(value))
-    text = " ".join(text.split())
+    text = (
+        " ".join(text.split()).encode("utf-8", "replace").decode("utf-8")
+    )  # no newlines, no lone surrogates
     return text if len(text) <= 60 else text[:57] + "..."
 
 

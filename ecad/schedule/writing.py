@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def to_json(schedule: Schedule) -> str:
     """The text of a schedule's file; see `Schedule.to_json`."""
     try:
-        return json.dumps(as_dict(schedule), indent=4, allow_nan=False, ensure_ascii=False) + "\n"
+        return json.dumps(as_dict(schedule), indent=4, allow_nan=False) + "\n"
     except (TypeError, ValueError) as error:
         raise ScheduleError(f"The schedule {schedule.name!r} holds what JSON cannot: {error}.") from error
 

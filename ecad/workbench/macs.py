@@ -141,11 +141,12 @@ def _size(schedule: Schedule, model: str | None) -> tuple[int | None, int | None
 
 def _line(name: str, macs: Macs, table: CostTable, rows: int) -> str:
     ratio = table.uncached(rows).total / macs.total
-    return f"{macs.total:>22,} MACs  {macs.total / 1e12:9.4f} T  {ratio:6.2f}x fewer than {rows} uncached steps  {name}"
+    count = f"{macs.total:>22,} MACs  {macs.total / 1e12:9.4f} T"
+    return f"{count}  {ratio:6.2f}x fewer than {rows} uncached steps  {name}"
 
 
 def _usual_rows(schedule: Schedule, args: argparse.Namespace) -> int:
-    """The steps to compare with: what the model is usually run with, or the schedule's own if those are more."""
+    """The steps to compare with: the model's usual ones, or the schedule's own if those are more."""
     model = args.image_generator or schedule.model
     return schedule.rows if Path(model).is_dir() else max(schedule.rows, default_rows(model))
 
