@@ -41,8 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="paper",
         help="paper: as the original counts, without attention products; full: what one image really takes",
     )
-    parser.add_argument("--height", type=int, help="pixels, over the file's own")
-    parser.add_argument("--width", type=int, help="pixels, over the file's own")
+    parser.add_argument("--height", type=int, help="pixels, instead of the file's own size")
+    parser.add_argument("--width", type=int, help="pixels; one side alone means a square")
     parser.add_argument("--json", action="store_true", help="print one object and write nothing")
 
 
@@ -107,8 +107,9 @@ def _count(
     if model is None:
         raise ScheduleError(f"{path}: names no model; expected --image-generator.")
     local = Path(model).is_dir()
-    height, width = _size(schedule, None if local else model_name(model))
-    height, width = args.height or height, args.width or width
+    height, width = args.height, args.width
+    if height is None and width is None:
+        height, width = _size(schedule, None if local else model_name(model))
     key = (model, height, width)
     if key not in tables:
         dimensions = local_dimensions(model) if local else model

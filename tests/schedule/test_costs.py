@@ -5,13 +5,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from ecad.schedule import Schedule, ScheduleError, heuristics, layout
 from ecad.schedule.costs import cost_table
-from ecad.schedule.layouts import FluxDimensions, PixArtDimensions
+from ecad.schedule.layouts import FluxDimensions, PixArtDimensions, local_dimensions
+from ecad.schedule.layouts.pixart import STORYBOOK
 from ecad.schedule.times import dpm_solver_timesteps
+
+PIPELINE = Path(__file__).parents[2] / "assets" / "storybook" / "pipeline"
 
 # Stored totals of the original's files (the schedules follow from rules), by model, side and rule.
 FORA = {
@@ -239,3 +244,14 @@ def test_times_do_not_change_costs():
     fewer = heuristics.fewer_steps(of, 8, grid=dpm_solver_timesteps(20))
     table = cost_table("storybook")
     assert table.macs(fewer) == table.macs(heuristics.uncached(of, 8))
+
+
+def test_a_model_at_another_size_has_a_name_of_its_own():
+    assert cost_table("pixart-alpha-1024").fixed == cost_table("pixart-alpha", height=1024).fixed
+    assert cost_table("pixart-alpha-1024", convention="paper").uncached(1).total == 4_281_442_172_928
+
+
+def test_storybook_is_costed_as_the_model_we_ship():
+    if not (PIPELINE / "transformer" / "config.json").is_file():
+        pytest.skip("assets/storybook/pipeline is not there")
+    assert local_dimensions(PIPELINE, text_tokens=STORYBOOK.text_tokens) == STORYBOOK

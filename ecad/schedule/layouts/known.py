@@ -36,9 +36,15 @@ class KnownModel:
 MODELS = {
     "storybook": KnownModel(lambda height, width: replace(STORYBOOK, height=height, width=width)),
     "pixart-alpha": KnownModel(pixart_alpha),
+    "pixart-alpha-512": KnownModel(pixart_alpha, side=512),
+    "pixart-alpha-1024": KnownModel(pixart_alpha, side=1024),
     "pixart-sigma": KnownModel(pixart_sigma),
+    "pixart-sigma-512": KnownModel(pixart_sigma, side=512),
+    "pixart-sigma-1024": KnownModel(pixart_sigma, side=1024),
     "flux-dev": KnownModel(flux_dev),
+    "flux-dev-1024": KnownModel(flux_dev, side=1024),
     "flux-schnell": KnownModel(flux_schnell, rows=4),
+    "flux-schnell-1024": KnownModel(flux_schnell, side=1024, rows=4),
 }
 
 # The original's class names.
