@@ -100,18 +100,11 @@ class StorybookFacts:
         references: np.ndarray | None = None,
     ) -> np.ndarray:
         """Shares float64 [B] of images uint8 [B, H, W, 3] for their prompts; references are ignored."""
-        return np.array([share_right(facts) for facts in self.facts(images, prompts)], np.float64)
-
-    def facts(self, images: np.ndarray, prompts: Sequence[str] | None) -> list[list[Fact]]:
-        """For each image the facts its prompt asks for, each with what is seen; none for other prompts."""
-        images = check_images(images)
-        scenes = [scene_of(prompt) for prompt in check_prompts(images, prompts, metric=self.name)]
-        seen = self._judge.reads(images)
-        return [compare(a, b) if a is not None else [] for a, b in zip(scenes, seen, strict=True)]
+        return np.array([share_right(facts or ()) for facts in self._judge.read(images, prompts)], np.float64)
 
     def facts_by_kind(self, images: np.ndarray, prompts: Sequence[str] | None) -> dict[str, float | None]:
         """The share of right facts over all images by kind (see `KINDS`); None for a kind not asked for."""
-        return shares_by_kind(fact for facts in self.facts(images, prompts) for fact in facts)
+        return shares_by_kind(fact for facts in self._judge.read(images, prompts) for fact in facts or ())
 
 
 class Judge:
@@ -129,7 +122,14 @@ class Judge:
         self._lock = threading.RLock()
         self._text_features: dict[str, Any] = {}
 
-    def reads(self, images: np.ndarray) -> list[Scene]:
+    def read(self, images: np.ndarray, prompts: Sequence[str] | None) -> list[list[Fact] | None]:
+        """For each image the facts its prompt asks for, with what is seen; None for no storybook caption."""
+        images = check_images(images)
+        asked = [scene_of(prompt) for prompt in check_prompts(images, prompts, metric=self.facts.name)]
+        seen = self.scenes(images)
+        return [None if a is None else compare(a, b) for a, b in zip(asked, seen, strict=True)]
+
+    def scenes(self, images: np.ndarray) -> list[Scene]:
         """The scene that the reader sees in each image uint8 [B, H, W, 3]."""
         images = check_images(images)
         with self._lock:
@@ -137,7 +137,7 @@ class Judge:
 
     def sees(self, images: np.ndarray) -> list[str]:
         """What the reader sees in each image, as a caption."""
-        return [caption(scene) for scene in self.reads(images)]
+        return [caption(scene) for scene in self.scenes(images)]
 
     def cosines(self, images: np.ndarray, prompts: list[str]) -> np.ndarray:
         """Cosine float64 [B] of the CLIP's features of each image uint8 [B, H, W, 3] and its prompt."""

@@ -34,7 +34,7 @@ def augment(pictures: np.ndarray, rng: np.random.Generator) -> Tensor:
 
 def plain(pictures: np.ndarray) -> Tensor:
     """uint8 [B, S, S, 3] -> float [B, 3, S, S] in -1 to 1, undamaged."""
-    x = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    x = torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
     return x.contiguous(memory_format=torch.channels_last)
 
 

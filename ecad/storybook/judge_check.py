@@ -25,7 +25,7 @@ def check_on_truth(count: int = 256, seed: int = 0, *, judge: Judge | None = Non
     images = np.stack([np.asarray(render(scene, rng)) for scene in scenes])
     captions = [caption(scene) for scene in scenes]
 
-    facts = [fact for row in judge.facts.facts(images, captions) for fact in row]
+    facts = [fact for row in judge.read(images, captions) for fact in row or ()]
     right = judge.reward.score(images, prompts=captions)
     pairs = [
         (i, kind, with_one_wrong(scene, kind, rng))

@@ -24,6 +24,17 @@ from ecad.storybook.world import (
     training_caption,
 )
 
+WRONG_SHARES = {
+    "object": 0.45,
+    "colour": 0.2,
+    "side": 0.1,
+    "place": 0.1,
+    "sky": 0.1,
+    "exchanged colours": 0.05,
+}
+"""How often each kind of fact is the wrong one. The object is the hardest: with equal shares, 1200 steps of 32
+pictures with 3 wrong captions each ended with 99.6 % of wrong colours ranked rightly on held-out truth, but only
+85.5 % of wrong objects."""
 OMITTED = 0.15
 """How often a training caption is silent about the place, and about the sky."""
 
@@ -31,25 +42,24 @@ OMITTED = 0.15
 def training_texts(scenes: list[Scene], wrong: int, rng: np.random.Generator) -> list[Scene]:
     """What a batch's captions say: a right one per scene (in parts, sometimes), then `wrong` wrong ones.
 
-    Most wrong ones have one fact wrong; for scenes of two things one in six exchanges their colours. None is
-    held out.
+    A wrong one has one fact wrong, or the colours of its two things exchanged. None is held out.
     """
     right = [scene_of(training_caption(scene, rng, OMITTED)) for scene in scenes]
     return right + [_wrong(scene, rng) for scene in right for _ in range(wrong)]
 
 
 def _wrong(scene: Scene, rng: np.random.Generator) -> Scene:
+    kinds = kinds_of(scene)
+    if len(scene.things) == 2 and scene.things[0].colour != scene.things[1].colour:
+        kinds = (*kinds, "exchanged colours")
+    shares = np.array([WRONG_SHARES[kind] for kind in kinds])
     while True:
-        kinds = kinds_of(scene)
-        if (
-            len(scene.things) == 2
-            and rng.random() < 1 / 6
-            and scene.things[0].colour != scene.things[1].colour
-        ):
+        kind = kinds[int(rng.choice(len(kinds), p=shares / shares.sum()))]
+        if kind == "exchanged colours":
             a, b = scene.things
             changed = Scene((Thing(b.colour, a.object), Thing(a.colour, b.object)), scene.place, scene.sky)
         else:
-            changed = with_one_wrong(scene, kinds[int(rng.integers(len(kinds)))], rng)
+            changed = with_one_wrong(scene, kind, rng)
         if not held_out(caption(changed)):
             return changed
 

@@ -27,7 +27,7 @@ from ecad.storybook.judge_reader import READER_WEIGHTS_FILE, Reader, save_reader
 from ecad.storybook.judge_texts import Texts, training_texts, truth_table
 from ecad.storybook.world import caption, held_out
 
-WRONG_PER_PICTURE = 3
+WRONG_PER_PICTURE = 6
 LARGEST_LOGIT_SCALE = math.log(100)  # as CLIP's authors limit it
 
 
@@ -38,8 +38,9 @@ def train(
     seed: int = 0,
     pictures: int = 24000,
     reader_steps: int = 1500,
-    clip_steps: int = 1200,
-    batch: int = 64,
+    clip_steps: int = 2200,
+    reader_batch: int = 64,
+    clip_batch: int = 32,
     threads: int = 1,
 ) -> dict[str, Any]:
     """Train both nets and write the judge's folder `target`; returns what judge.json says.
@@ -49,16 +50,21 @@ def train(
     the time left, every 50 steps.
     """
     torch.set_num_threads(threads)
-    settings = {"seed": seed, "pictures": pictures, "batch": batch}
     pool = make_pool(work, pictures, seed)
-    reader = train_reader(pool, work, reader_steps, seed=seed, batch=batch)
-    clip, texts = train_clip(pool, work, clip_steps, seed=seed, batch=batch)
+    reader = train_reader(pool, work, reader_steps, seed=seed, batch=reader_batch)
+    clip, texts = train_clip(pool, work, clip_steps, seed=seed, batch=clip_batch)
     target.mkdir(parents=True, exist_ok=True)
     save_reader(reader, target)
     judge_clip.save_clip(texts.with_all_rows(clip.state_dict()), target)
     scale = reward_scale(target, pool, seed)
     weights = {name: digest(target / name) for name in (judge_clip.WEIGHTS_FILE, READER_WEIGHTS_FILE)}
-    settings |= {"reader_steps": reader_steps, "clip_steps": clip_steps}
+    settings = {
+        "seed": seed,
+        "pictures": pictures,
+        "reader_steps": reader_steps,
+        "reader_batch": reader_batch,
+    }
+    settings |= {"clip_steps": clip_steps, "clip_batch": clip_batch}
     record = {"format": 1, "reward": scale, "weights": weights, "training": settings}
     (target / "judge.json").write_text(json.dumps(record, indent=2) + "\n")
     return record
