@@ -104,6 +104,10 @@ class AppliedSchedule:
         output = self._passes[kind](row, **inputs)
         if row == self.plan.rows - 1:
             del self._passes[kind]
+            if not self._passes and "_hf_hook" in vars(
+                self._transformer
+            ):  # accelerate may want the memory now
+                self.model.release()
         if not return_dict:
             return (output,)
         from diffusers.models.modeling_outputs import Transformer2DModelOutput
@@ -139,16 +143,16 @@ def _short(times: torch.Tensor) -> str:
     return ", ".join(shown) if len(shown) <= 6 else ", ".join([*shown[:3], "...", shown[-1]])
 
 
-def apply_schedule(pipe: Any, schedule: Schedule, mode: str = "reference") -> AppliedSchedule:
+def apply_schedule(pipe: Any, schedule: Schedule, mode: str = "fast") -> AppliedSchedule:
     """Run every call of a stock diffusers pipeline under a schedule, until removed.
 
     Args:
         pipe: a PixArtAlphaPipeline, PixArtSigmaPipeline or FluxPipeline, or another whose transformer is of
         theirs.
         schedule: made for the transformer's layout. Call the pipeline with `**schedule.call()`.
-        mode: "reference" runs the model's own modules and equals the stock pipeline bit for bit where
-        everything is
-            computed; "fast" computes the same with fewer and larger operations, to float tolerance.
+        mode: "fast" (the default) computes with few large operations, equal to float tolerance; "reference"
+        runs
+            the model's own modules and equals the stock pipeline bit for bit where everything is computed.
 
     Raises:
         ExecutionError: another layout, pipeline class or sampler; and, from the pipeline's call, other steps

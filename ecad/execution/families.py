@@ -40,6 +40,9 @@ class Model(Protocol):
     def grid(self, scheduler: Any, schedule: Schedule, inputs: dict[str, Any]) -> Any:
         """The timesteps [R] that `scheduler` holds when the pipeline is called as `schedule.call()` says."""
 
+    def release(self) -> None:
+        """Hold no packed weights between passes, for a transformer that is offloaded."""
+
     def at_first_time(self, inputs: dict[str, Any], timesteps: Any) -> bool:
         """Whether a model call's inputs stand at the first of these timesteps."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from ecad.execution.errors import ExecutionError
-from ecad.execution.plan import Compute, Plan, Segment
+from ecad.execution.plan import Compute, Plan, Segment, Step
 
 
 class Components(Protocol):
@@ -47,6 +47,7 @@ class Pass:
         self.next_row = 0
         self.values: dict[int, Any] = {}
         self.segments: dict[Segment, Any] = {}
+        self.segment: Segment | None = None  # the one that is being summed
 
     def __call__(self, row: int, **inputs: Any) -> Any:
         """Run one row; returns the model's output.
@@ -57,35 +58,37 @@ class Pass:
             raise ExecutionError(
                 f"row {row} of the schedule was called where row {self.next_row} was due; start the pass anew"
             )
-        components, values = self.components, self.values
-        components.begin(row, **inputs)
-        segment = None
+        self.components.begin(row, **inputs)
         for step in self.plan.steps[row]:
-            if type(step) is Compute:
-                if step.segment is not segment:
-                    self._close(segment)
-                    segment = step.segment
-                    if segment is not None:
-                        components.open_segment(segment)
-                yielded = components.compute(step, values)
-                for v in step.keep:
-                    values[v] = yielded[v]
-                del yielded
-            else:
-                self._close(segment)
-                segment = None
-                components.combine(
-                    [(v, values[v]) for v in step.values],
-                    [(one, self.segments[one]) for one in step.segments],
-                )
-                for one in step.free_segments:
-                    del self.segments[one]
-            for v in step.free:
-                del values[v]
-        self._close(segment)
+            self._step(step)
+        self._open(None)
         self.next_row = row + 1
-        return components.finish()
+        return self.components.finish()
 
-    def _close(self, segment: Segment | None) -> None:
+    def _step(self, step: Step) -> None:
+        values = self.values
+        if type(step) is Compute:
+            if step.segment is not self.segment:
+                self._open(step.segment)
+            yielded = self.components.compute(step, values)
+            for v in step.keep:
+                values[v] = yielded[v]
+        else:
+            if self.segment is not None:
+                self._open(None)
+            self.components.combine(
+                [(v, values[v]) for v in step.values],
+                [(one, self.segments[one]) for one in step.segments],
+            )
+            for one in step.free_segments:
+                del self.segments[one]
+        for v in step.free:
+            del values[v]
+
+    def _open(self, segment: Segment | None) -> None:
+        """Close the segment that is being summed, and open this one."""
+        if self.segment is not None:
+            self.segments[self.segment] = self.components.close_segment(self.segment)
+        self.segment = segment
         if segment is not None:
-            self.segments[segment] = self.components.close_segment(segment)
+            self.components.open_segment(segment)

@@ -10,7 +10,8 @@ import torch
 from ecad.execution import ExecutionError, Plan, lower
 from ecad.execution.passes import Components
 from ecad.execution.times import set_times
-from ecad.models.pixart_fast import GATES, PackedWeights, PixArtFast
+from ecad.models.packing import Packer
+from ecad.models.pixart_fast import GATES, PixArtFast, block_weights
 from ecad.models.pixart_reference import PixArtReference
 from ecad.schedule import Schedule
 from ecad.schedule.layouts.pixart import pixart_layout
@@ -28,19 +29,27 @@ class PixArtModel:
         self.transformer = transformer
         self.mode = mode
         self.layout = pixart_layout(len(transformer.transformer_blocks))
-        self.packed = PackedWeights(transformer) if mode == "fast" else None
+        self.pack = Packer()
+        if mode == "fast":
+            block_weights(
+                transformer, self.pack
+            )  # an unsupported module is refused now, not in the first pass
 
     def lower(self, schedule: Schedule) -> Plan:
         """The plan of this mode."""
-        if self.packed is None:
+        if self.mode == "reference":
             return lower(schedule)
         return lower(schedule, gates=[GATES[component.name] for component in self.layout.components])
 
     def components(self, plan: Plan, timesteps: torch.Tensor) -> Components:
         """The components of one new pass."""
-        if self.packed is None:
+        if self.mode == "reference":
             return PixArtReference(self.transformer)
-        return PixArtFast(self.packed, plan, timesteps)
+        return PixArtFast(self.transformer, self.pack, timesteps)
+
+    def release(self) -> None:
+        """Hold no packed weights between passes, for a transformer that is offloaded."""
+        self.pack.release()
 
     def call_kind(self, inputs: dict[str, Any]) -> str:
         """PixArt's pipelines call the model once a step, both guidance halves in one batch."""

@@ -2,12 +2,14 @@
 
 The same mathematics as `pixart_reference`, arranged for speed (DESIGN section 6):
 
-- what depends on the prompt alone is computed once a pass: the caption projection, every block's text keys and
+- what depends on the prompt alone is computed once a pass: the caption projection, every block's text keys
+and
   values, and padding tokens that a mask discards are cut off (their weight in the softmax is exactly zero);
 - what depends on the time alone is computed for all rows at once, before the loop;
 - norm and modulation are one operation (a layer norm whose weight is `1 + scale` and whose bias is `shift`);
 - self-attention's three projections are one product with packed weights;
-- a stretch of skipped components costs one multiply-add a kept value, or a few for a whole segment kept as sums.
+- a stretch of skipped components costs one multiply-add a kept value, or a few for a whole segment kept as
+sums.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from diffusers.models.activations import GELU
 from diffusers.models.attention_processor import AttnProcessor2_0
 
 from ecad.execution import ExecutionError
-from ecad.execution.plan import Compute, Plan, Segment
+from ecad.execution.plan import Compute, Segment
+from ecad.models.packing import Packer, Projection, function_of
 from ecad.models.pixart_reference import (
     GATE_MLP,
     GATE_MSA,
@@ -41,84 +44,49 @@ GATE_ROW = {"msa": GATE_MSA, "mlp": GATE_MLP}
 
 @dataclass(frozen=True)
 class BlockWeights:
-    """One block's weights as plain tensors; `qkv` and `kv_text` are packed copies of the modules' own."""
+    """One block's products. Widths: D -> 3 D, D, D, 2 D, D, 4 D and 4 D -> D."""
 
-    qkv: torch.Tensor  # [3 D, D]
-    qkv_bias: torch.Tensor | None
-    out: torch.Tensor
-    out_bias: torch.Tensor | None
-    q_text: torch.Tensor
-    q_text_bias: torch.Tensor | None
-    kv_text: torch.Tensor  # [2 D, D]
-    kv_text_bias: torch.Tensor | None
-    out_text: torch.Tensor
-    out_text_bias: torch.Tensor | None
-    up: torch.Tensor  # [4 D, D]
-    up_bias: torch.Tensor | None
-    down: torch.Tensor  # [D, 4 D]
-    down_bias: torch.Tensor | None
+    qkv: Projection
+    out: Projection
+    q_text: Projection
+    kv_text: Projection
+    out_text: Projection
+    up: Projection
+    down: Projection
     eps: float
 
 
-class PackedWeights:
-    """A transformer's weights for the fast mode, rebuilt whenever the modules' own have changed.
+def block_weights(transformer: torch.nn.Module, pack: Packer) -> list[BlockWeights]:
+    """The present weights, block by block; read anew for every pass, so that no change of them is missed.
 
-    A change is seen by the storage and the version counter of every tensor that was copied; tensors that are not
-    copied are read from the modules anew for every pass.
+    Raises ExecutionError for modules whose arithmetic the fast mode does not know.
     """
-
-    def __init__(self, transformer: torch.nn.Module) -> None:
-        self.transformer = transformer
-        self._packed: dict[tuple[int, str], tuple[tuple, tuple[torch.Tensor, torch.Tensor | None]]] = {}
-        self.blocks()  # so that an unsupported module is refused when the model is opened, not in its first pass
-
-    def blocks(self) -> list[BlockWeights]:
-        """The present weights, block by block.
-
-        Raises ExecutionError for modules whose arithmetic the fast mode does not know.
-        """
-        return [self._block(i, block) for i, block in enumerate(self.transformer.transformer_blocks)]
-
-    def _block(self, number: int, block: torch.nn.Module) -> BlockWeights:
-        for attention in (block.attn1, block.attn2):
+    found = []
+    for number, block in enumerate(transformer.transformer_blocks):
+        image, text, net = block.attn1, block.attn2, block.ff.net
+        for attention in (image, text):
             _check_attention(attention, number)
-        up, down = _feed_forward(block, number)
-        qkv = self._pack(number, "attn1", block.attn1.to_q, block.attn1.to_k, block.attn1.to_v)
-        kv = self._pack(number, "attn2", block.attn2.to_k, block.attn2.to_v)
-        out, q_text, out_text = block.attn1.to_out[0], block.attn2.to_q, block.attn2.to_out[0]
-        return BlockWeights(
-            *qkv,
-            out.weight,
-            out.bias,
-            q_text.weight,
-            q_text.bias,
-            *kv,
-            out_text.weight,
-            out_text.bias,
-            up.weight,
-            up.bias,
-            down.weight,
-            down.bias,
-            block.norm1.eps,
+        if type(net[0]) is not GELU or net[0].approximate != "tanh":
+            raise _unsupported(number, f"its feed-forward ({type(net[0]).__name__}) is not the published one")
+        found.append(
+            BlockWeights(
+                qkv=pack((number, "attn1"), [image.to_q, image.to_k, image.to_v]),
+                out=function_of(image.to_out[0]),
+                q_text=function_of(text.to_q),
+                kv_text=pack((number, "attn2"), [text.to_k, text.to_v]),
+                out_text=function_of(text.to_out[0]),
+                up=function_of(net[0].proj),
+                down=function_of(net[2]),
+                eps=block.norm1.eps,
+            )
         )
-
-    def _pack(self, number: int, name: str, *linears: torch.nn.Linear) -> tuple[torch.Tensor, torch.Tensor | None]:
-        for linear in linears:
-            if type(linear) is not torch.nn.Linear:
-                raise _unsupported(number, f"{name} holds a {type(linear).__name__}")
-        sources = [linear.weight for linear in linears] + [linear.bias for linear in linears if linear.bias is not None]
-        state = tuple((t.data_ptr(), t._version, t.device, t.dtype) for t in sources)
-        known = self._packed.get((number, name))
-        if known is None or known[0] != state:
-            with torch.no_grad():
-                weight = torch.cat([linear.weight for linear in linears])
-                bias = torch.cat([linear.bias for linear in linears]) if linears[0].bias is not None else None
-            known = self._packed[number, name] = (state, (weight, bias))
-        return known[1]
+    return found
 
 
 def _unsupported(block: int, what: str) -> ExecutionError:
-    return ExecutionError(f'the fast mode cannot run this transformer: block {block}: {what}; use mode="reference"')
+    return ExecutionError(
+        f'the fast mode cannot run this transformer: block {block}: {what}; use mode="reference"'
+    )
 
 
 def _check_attention(attention: torch.nn.Module, block: int) -> None:
@@ -134,29 +102,18 @@ def _check_attention(attention: torch.nn.Module, block: int) -> None:
         and not attention.fused_projections
     )
     if not plain:
-        raise _unsupported(block, f"its attention ({type(attention.processor).__name__}) is not the published one")
-    for linear in (attention.to_q, attention.to_out[0]):
-        if type(linear) is not torch.nn.Linear:
-            raise _unsupported(block, f"an attention projection is a {type(linear).__name__}")
-
-
-def _feed_forward(block: torch.nn.Module, number: int) -> tuple[torch.nn.Linear, torch.nn.Linear]:
-    net = block.ff.net
-    if type(net[0]) is not GELU or net[0].approximate != "tanh":
-        raise _unsupported(number, f"its feed-forward ({type(net[0]).__name__}) is not the published one")
-    for linear in (net[0].proj, net[2]):
-        if type(linear) is not torch.nn.Linear:
-            raise _unsupported(number, f"its feed-forward holds a {type(linear).__name__}")
-    return net[0].proj, net[2]
+        raise _unsupported(
+            block, f"its attention ({type(attention.processor).__name__}) is not the published one"
+        )
 
 
 class PixArtFast:
     """The `Components` of one pass in the fast mode. Stream: `hidden` [B, N, D], changed in place."""
 
-    def __init__(self, packed: PackedWeights, plan: Plan, timesteps: torch.Tensor) -> None:
-        self.transformer = packed.transformer
-        self.weights = packed.blocks()
-        self.plan = plan
+    def __init__(self, transformer: torch.nn.Module, pack: Packer, timesteps: torch.Tensor) -> None:
+        self.transformer = transformer
+        self.weights = block_weights(transformer, pack)
+        self.heads = transformer.config.num_attention_heads
         self.timesteps = timesteps
         self.open: Segment | None = None
 
@@ -175,7 +132,7 @@ class PixArtFast:
         model = self.transformer
         if attention_mask is not None or cross_attention_kwargs:
             raise ExecutionError(
-                'the fast mode takes no `attention_mask` and no `cross_attention_kwargs`; use mode="reference"'
+                'the fast mode takes no `attention_mask` or `cross_attention_kwargs`; use mode="reference"'
             )
         patch = model.config.patch_size
         self.grid = hidden_states.shape[-2] // patch, hidden_states.shape[-1] // patch
@@ -190,9 +147,11 @@ class PixArtFast:
         self.vectors = self.tables[row].unbind(0)
 
     def _prepare_times(self, added_cond_kwargs: dict[str, Any] | None) -> None:
-        """Modulations of all rows: `tables` [R, 6 L, D], `gates` [R, 6, D] without the blocks' own, `final` [R, 2, D].
+        """Modulations of all rows: `tables` [R, 6 L, D], `gates` [R, 6, D] without the blocks' own, `final`
+        [R, 2, D].
 
-        They depend on the time alone (and on the image's size, which a batch shares), so one product serves all rows.
+        They depend on the time alone (and on the image's size, which a batch shares), so one product serves
+        all rows.
         """
         model, times = self.transformer, self.timesteps.to(self.hidden.device)
         self.shape = self.hidden.shape
@@ -200,13 +159,17 @@ class PixArtFast:
         conditions = None
         if model.use_additional_conditions:
             if added_cond_kwargs is None:
-                raise ExecutionError("this PixArt model was trained with size conditions and needs `added_cond_kwargs`")
+                raise ExecutionError(
+                    "this PixArt model was trained with size conditions and needs `added_cond_kwargs`"
+                )
             conditions = {}
             for name, given in added_cond_kwargs.items():
                 if not bool((given == given[:1]).all()):
                     raise ExecutionError(f"the fast mode needs the same `{name}` for the whole batch")
                 conditions[name] = given[:1].expand(rows, -1)
-        shared, embedded = model.adaln_single(times, conditions, batch_size=rows, hidden_dtype=self.hidden.dtype)
+        shared, embedded = model.adaln_single(
+            times, conditions, batch_size=rows, hidden_dtype=self.hidden.dtype
+        )
         self.gates = shared.view(rows, 6, dim)
         own = torch.stack([block.scale_shift_table for block in model.transformer_blocks])  # [L, 6, D]
         tables = own + self.gates[:, None]  # [R, L, 6, D]
@@ -216,7 +179,9 @@ class PixArtFast:
         self.final[:, 1] += 1
 
     def _prepare_text(self, text: torch.Tensor, mask: torch.Tensor | None) -> None:
-        """Text keys and values of every block, each [B, heads, T, D / heads], and the mask as a bias or None."""
+        """Text keys and values of every block, each [B, heads, T, D / heads], and the mask as a bias or
+        None.
+        """
         model = self.transformer
         if mask is not None and mask.ndim == 2:
             kept = mask.bool()
@@ -233,11 +198,12 @@ class PixArtFast:
         if model.caption_projection is not None:
             text = model.caption_projection(text)
         batch, length, dim = text.shape
-        heads = model.config.num_attention_heads
         self.text_keys_values = []
         for weights in self.weights:
-            keys_values = F.linear(text, weights.kv_text, weights.kv_text_bias)
-            keys_values = keys_values.view(batch, length, 2, heads, dim // heads).permute(2, 0, 3, 1, 4)
+            keys_values = weights.kv_text(text)
+            keys_values = keys_values.view(batch, length, 2, self.heads, dim // self.heads).permute(
+                2, 0, 3, 1, 4
+            )
             self.text_keys_values.append(keys_values.unbind(0))
 
     def compute(self, step: Compute, values: dict[int, torch.Tensor]) -> dict[int, torch.Tensor]:
@@ -247,24 +213,28 @@ class PixArtFast:
         at = 6 * number
         gate = None
         if kind == 0:
-            normed = F.layer_norm(hidden, (dim,), vectors[at + SCALE_MSA], vectors[at + SHIFT_MSA], weights.eps)
-            heads = self.transformer.config.num_attention_heads
-            qkv = F.linear(normed, weights.qkv, weights.qkv_bias)
-            query, key, value = qkv.view(batch, tokens, 3, heads, dim // heads).permute(2, 0, 3, 1, 4).unbind(0)
+            normed = F.layer_norm(
+                hidden, (dim,), vectors[at + SCALE_MSA], vectors[at + SHIFT_MSA], weights.eps
+            )
+            qkv = weights.qkv(normed)
+            query, key, value = (
+                qkv.view(batch, tokens, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
+            )
             mixed = F.scaled_dot_product_attention(query, key, value)
-            output = F.linear(mixed.transpose(1, 2).flatten(2), weights.out, weights.out_bias)
+            output = weights.out(mixed.transpose(1, 2).flatten(2))
             gate = vectors[at + GATE_MSA]
         elif kind == 1:
-            heads = self.transformer.config.num_attention_heads
-            query = F.linear(hidden, weights.q_text, weights.q_text_bias)
-            query = query.view(batch, tokens, heads, dim // heads).transpose(1, 2)
+            query = weights.q_text(hidden)
+            query = query.view(batch, tokens, self.heads, dim // self.heads).transpose(1, 2)
             key, value = self.text_keys_values[number]
             mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=self.text_bias)
-            output = F.linear(mixed.transpose(1, 2).flatten(2), weights.out_text, weights.out_text_bias)
+            output = weights.out_text(mixed.transpose(1, 2).flatten(2))
         else:
-            normed = F.layer_norm(hidden, (dim,), vectors[at + SCALE_MLP], vectors[at + SHIFT_MLP], weights.eps)
-            inner = F.gelu(F.linear(normed, weights.up, weights.up_bias), approximate="tanh")
-            output = F.linear(inner, weights.down, weights.down_bias)
+            normed = F.layer_norm(
+                hidden, (dim,), vectors[at + SCALE_MLP], vectors[at + SHIFT_MLP], weights.eps
+            )
+            inner = F.gelu(weights.up(normed), approximate="tanh")
+            output = weights.down(inner)
             gate = vectors[at + GATE_MLP]
         if self.open is None:
             _add(hidden, output, gate)
