@@ -33,7 +33,6 @@ class Wanted:
 def card(
     wanted: Wanted,
     rendered: Rendered | None,
-    uncached: Rendered | None,
     *,
     prompt: str,
     macs: int,
@@ -47,7 +46,6 @@ def card(
 
     Args:
         rendered: the image, or None while it is on its way; `state`, `place` (jobs before it) and `progress` say where.
-        uncached: the uncached image of the same prompt and seed, None while it is on its way.
         macs, uncached_macs: of the schedule and of the uncached one.
     """
     found: dict[str, Any] = {
@@ -64,14 +62,10 @@ def card(
     whole = macs == uncached_macs
     times = uncached_macs / macs
     if whole:
-        speed, measured = f"{rendered.seconds:.2f} s", "denoising, measured here"
-    elif uncached is not None:
-        speed, measured = (
-            f"{uncached.seconds / rendered.seconds:.2f}×",
-            f"faster, measured: {rendered.seconds:.2f} s",
-        )
+        speed, measured = f"{rendered.seconds:.2f} s", "to denoise, measured here"
     else:
-        speed, measured = f"{times:.2f}×", "faster, predicted by MACs"
+        speed = f"{rendered.uncached_seconds / rendered.seconds:.2f}×"
+        measured = f"faster, measured: {rendered.seconds:.2f} s"
     fidelity = [
         [name, say(rendered.fidelity[key]), help_]
         for key, (name, say, help_) in _FIDELITY.items()

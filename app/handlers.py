@@ -172,7 +172,6 @@ class Handlers:
 
     def _cards(self, wanted: list[Wanted], jobs: list, prompt: str) -> list[dict]:
         schedules = self.services.schedules
-        uncached = jobs[0].result() if jobs[0].done and jobs[0].error is None else None
         cards = []
         for one, job in zip(wanted, jobs, strict=True):
             state, message, rendered = "waiting", "", None
@@ -186,7 +185,6 @@ class Handlers:
                 card(
                     one,
                     rendered,
-                    uncached,
                     prompt=prompt,
                     macs=schedules.macs(one.schedule),
                     uncached_macs=schedules.uncached_macs,

@@ -35,11 +35,11 @@ def create_app(services: Services) -> gr.Blocks:
         gr.HTML(_header(services), elem_id="header")
         with gr.Row(equal_height=False):
             with gr.Column(scale=6, min_width=240):
-                with gr.Column(elem_classes="panel", min_width=0):
+                with gr.Column(min_width=0):
                     gr.HTML(_title("The front", "Every point is a schedule. Click one; Shift adds it to the comparison."),
                             elem_classes="panel-title")  # fmt: skip
                     plot = ParetoPlot(selection, poll=services.runs.poll, elem_id="front")
-                with gr.Column(elem_classes="panel", min_width=0):
+                with gr.Column(min_width=0):
                     gr.HTML(_title("Search", "One search for all visitors; your renders go before it."),
                             elem_classes="panel-title")  # fmt: skip
                     panel = SearchPanel(elem_id="search")
@@ -59,21 +59,21 @@ def create_app(services: Services) -> gr.Blocks:
                             )
                         preset = gr.Radio(["default", "paper"], value="default", label="Operators (new run)",
                                           info="paper: the original's crossover and mutation")  # fmt: skip
-            with gr.Column(scale=5, min_width=240), gr.Column(elem_classes="panel", min_width=0):
+            with gr.Column(scale=5, min_width=240), gr.Column(min_width=0):
                 gr.HTML(_title("The pictures", "The same prompt and seed, uncached and under each chosen schedule."),
                         elem_classes="panel-title")  # fmt: skip
                 prompt = gr.Textbox(
                     services.prompts.examples[0], label="Prompt", lines=1, max_lines=3, elem_id="prompt"
                 )
-                with gr.Row(equal_height=True, elem_id="ask"):
+                with gr.Row(elem_id="ask"):
                     seed = gr.Textbox("7", label="Seed", min_width=80, scale=1, elem_id="seed")
                     random = gr.Button("Random", min_width=80, scale=1, elem_id="random")
                     render = gr.Button("Render", variant="primary", min_width=80, scale=1, elem_id="render")
+                compare = Compare(elem_id="compare")
                 examples = gr.Examples(
                     [[text] for text in services.prompts.examples], [prompt], label="Prompts to try"
                 )
-                compare = Compare(elem_id="compare")
-        with gr.Column(elem_classes="panel", min_width=0):
+        with gr.Column(min_width=0):
             gr.HTML(_title("The schedule", "What is computed at each step, and what is reused from an earlier one. Paint it."),
                     elem_classes="panel-title")  # fmt: skip
             grid = ScheduleGrid(
@@ -84,7 +84,7 @@ def create_app(services: Services) -> gr.Blocks:
                 export_schedule=services.schedules.export,
                 elem_id="grid",
             )
-            with gr.Row(equal_height=True):
+            with gr.Row(elem_id="act"):
                 grid_render = gr.Button(
                     "Render this schedule", variant="primary", min_width=160, scale=0, elem_id="grid-render"
                 )

@@ -37,6 +37,27 @@ def theme() -> gr.themes.ThemeClass:
         input_border_width="1px",
         input_border_color="#c9c9c4",
         input_border_color_dark="#464a52",
+        layout_gap="16px",
+        block_padding="10px 12px",
+        button_border_width="1px",
+        button_large_padding="8px 16px",
+        button_large_text_size="14px",
+        button_large_text_weight="550",
+        button_large_radius="6px",
+        button_secondary_border_color="#c9c9c4",
+        button_secondary_border_color_dark="#464a52",
+        button_secondary_background_fill="#ffffff",
+        button_secondary_background_fill_dark="#222428",
+        button_secondary_background_fill_hover="#f3f3f0",
+        button_secondary_background_fill_hover_dark="#2b2d32",
+        button_secondary_text_color="#1c1d1f",
+        button_secondary_text_color_dark="#ececea",
+        button_secondary_text_color_hover="#1c1d1f",
+        button_secondary_text_color_hover_dark="#ececea",
+        button_primary_border_color="#0b5cad",
+        button_primary_border_color_dark="#2f7fd1",
+        input_background_fill="#ffffff",
+        input_background_fill_dark="#17181a",
         button_primary_background_fill="#0b5cad",
         button_primary_background_fill_hover="#094b8e",
         button_primary_background_fill_dark="#2f7fd1",
@@ -55,12 +76,13 @@ CSS = """
   --ecad-part-0: #3d9be0; --ecad-part-1: #e0a32c; --ecad-part-2: #2bb58a; --ecad-cell: #2b2d32; --ecad-right: #5fd3a8;
   --ecad-wrong: #ff8a80; --ecad-veil: #5aa9f2; }
 .gradio-container { max-width: 1320px !important; margin: 0 auto; }
+.html-container { padding: 0 !important; }
 #header h1 { font-size: 26px; font-weight: 650; letter-spacing: -0.01em; margin: 0 0 4px; }
-#header p { font-size: 15px; margin: 0; max-width: 76ch; line-height: 1.5; }
+#header p { font-size: 15px; margin: 0; max-width: 105ch; line-height: 1.5; }
 #header .about { color: var(--body-text-color-subdued); font-size: 13px; margin-top: 6px; }
 .panel-title h2 { font-size: 16px; font-weight: 600; margin: 0; }
 .panel-title p { font-size: 13px; margin: 2px 0 0; color: var(--body-text-color-subdued); }
-.panel { background: var(--block-background-fill); border: 1px solid var(--block-border-color); border-radius: 10px; padding: 16px !important; gap: 12px !important; }
+.column:has(> .panel-title) { background: var(--block-background-fill); border: 1px solid var(--block-border-color); border-radius: 10px; padding: 16px !important; gap: 12px !important; }
 .ecad-button, .ecad-select { font: inherit; font-size: 13px; line-height: 1.2; min-height: 30px; padding: 4px 10px; border-radius: 6px;
   border: 1px solid var(--input-border-color); background: var(--background-fill-primary); color: var(--body-text-color); cursor: pointer; }
 .ecad-select { padding-right: 26px; max-width: 100%; }
@@ -68,6 +90,14 @@ CSS = """
 .ecad-button:disabled { opacity: 0.45; cursor: default; }
 .ecad-button[aria-pressed="true"] { background: var(--body-text-color); color: var(--background-fill-primary); }
 .ecad-button:focus-visible, .ecad-select:focus-visible { outline: 2px solid var(--ecad-accent); outline-offset: 2px; }
+#ask, #act { align-items: end; gap: 10px; }
+#ask button, #act button { min-height: 40px; white-space: nowrap; }
+#act button { min-width: max-content !important; }
+#act { align-items: center; }
+.column:has(> .panel-title) .form { border: 0; background: transparent; box-shadow: none; gap: 10px; }
+.column:has(> .panel-title) .form > .block { padding: 0; border: 0; background: transparent; }
+#ask input { height: 40px; }
 .status-line { min-height: 20px; font-size: 13px; color: var(--body-text-color-subdued); }
-@media (max-width: 640px) { .gradio-container { padding: 10px !important; } .panel { padding: 12px !important; } }
+@media (max-width: 640px) { .row:has(> .column #front) > .column { display: contents; } .column:has(> #search) { order: 9; }
+  .gradio-container { padding: 10px !important; } .column:has(> .panel-title) { padding: 12px !important; } }
 """

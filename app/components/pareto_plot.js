@@ -5,12 +5,13 @@ const P = window.Plotly;                          // our own reference: other bu
 const query = s => element.querySelector(s);
 const gd = query('.gd'), line = query('.line'), frame = query('.frame');
 const LETTERS = 'ABCDEF';
+const ticks = narrow => { const v = narrow ? [1, 1.5, 2, 3, 5, 10, 20, 50] : [1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50]; return {tickvals: v, ticktext: v.map(x => x + '×')}; };
 const coarse = matchMedia('(pointer: coarse)').matches;
 const decode = text => Array.from(new Float64Array(Uint8Array.from(atob(text), c => c.charCodeAt(0)).buffer));
 const css = name => getComputedStyle(element).getPropertyValue(name).trim();
 
 let run = props.value?.run ?? null, runs = [], metrics = [], uncached = 1;
-let macs = [], y = {}, kinds = '', names = {}, generations = [];
+let macs = [], y = {}, kinds = '', names = {}, labels = {}, generations = [];
 let metric = null, xAxis = 'speed', front = [], ready = false, busy = false, again = false, last = null;
 let selected = [...(props.value?.ids ?? [])];
 
@@ -27,6 +28,12 @@ function computeFront() {                         // cheapest first; a dearer po
   for (const i of order) if (!kept.length || better(y[metric][i], y[metric][kept.at(-1)])) kept.push(i);
   return kept;
 }
+// Of fewer steps only the best choice of times for each number of steps is on the line.
+const fewerSteps = () => {
+  const best = new Map();
+  for (const i of ofKind('f')) { const k = best.get(macs[i]); if (k === undefined || better(y[metric][i], y[metric][k])) best.set(macs[i], i); }
+  return [...best.values()];
+};
 const ofKind = k => macs.map((_, i) => i).filter(i => kinds[i] === k && finite(i)).sort((a, b) => macs[a] - macs[b]);
 const title = i => names[i] ?? `schedule ${i}`;
 const number = v => info().percent ? v.toFixed(1) + ' %' : v.toPrecision(4);
@@ -35,36 +42,46 @@ const card = i => `<b>${title(i)}</b><br>${(uncached / macs[i]).toFixed(2)}× fe
     .map(([m, v]) => `${m.label}: ${m.percent ? (100 * v).toFixed(1) + ' %' : v.toPrecision(4)}`).join('<br>')
   + (generations[i] >= 0 ? `<br>generation ${generations[i]}` : '');
 
+// Labels that would lie on one another are left out: at least `room` of the plot's width between two.
+const place = i => xAxis === 'speed' ? Math.log(X(i)) : X(i);
+function spaced(ids, room, text) {
+  const all = macs.map((_, i) => place(i)), width = Math.max(...all) - Math.min(...all) || 1;
+  let last = null;
+  return ids.map(i => { if (last !== null && Math.abs(place(i) - last) < room * width) return ''; last = place(i); return text(i); });
+}
+
 // --- drawing ------------------------------------------------------------------------------------------------------
 function traces() {
   const points = (ids, more) => ({type: 'scatter', x: ids.map(X), y: ids.map(Y), customdata: ids,
     hovertext: ids.map(card), hovertemplate: '%{hovertext}<extra></extra>', cliponaxis: false, ...more});
   const ink = css('--body-text-color'), accent = css('--ecad-accent');
-  const fewer = ofKind('f'), fora = ofKind('o'), edited = ofKind('e'), whole = ofKind('u');
+  const fewer = fewerSteps(), fora = ofKind('o'), edited = ofKind('e'), whole = ofKind('u');
   return [
     {type: 'scattergl', mode: 'markers', name: 'evaluated', x: macs.map((_, i) => X(i)), y: macs.map((_, i) => finite(i) ? Y(i) : null),
       hovertext: macs.map((_, i) => card(i)), hovertemplate: '%{hovertext}<extra></extra>', marker: {size: 5, color: css('--ecad-cloud'), opacity: 0.45}},
-    points(fewer, {name: 'fewer steps, uncached', mode: 'lines+markers+text', text: fewer.map(i => String(names[i] ?? '').match(/\d+/)?.[0] ?? ''),
+    points(fewer, {name: 'fewer steps, uncached', mode: 'lines+markers+text', text: spaced(fewer, 0.035, i => labels[i] ?? ''),
       textposition: 'bottom right', textfont: {size: 11, color: css('--ecad-fewer')},
       line: {dash: 'dot', width: 1.5, color: css('--ecad-fewer')}, marker: {symbol: 'square', size: 7, color: css('--ecad-fewer')}}),
-    points(fora, {name: 'FORA', mode: 'markers+text', text: fora.map(i => String(names[i] ?? '').replace(/^fora-?/i, 'FORA-')),
+    points(fora, {name: 'FORA', mode: 'markers+text', text: spaced(fora, 0.1, i => labels[i] ?? ''),
       textposition: 'bottom center', textfont: {size: 11, color: css('--ecad-fora')},
       marker: {symbol: 'triangle-up', size: 10, color: css('--ecad-fora')}}),
-    points(front, {name: 'front', mode: 'lines+markers', line: {shape: xAxis === 'speed' ? 'vh' : 'hv', width: 2, color: accent},
+    points(front, {name: 'front', mode: 'lines+markers', line: {shape: 'hv', width: 2, color: accent},
       marker: {size: 8, color: accent}}),
     points(edited, {name: 'edited by hand', mode: 'markers', marker: {symbol: 'diamond', size: 12, color: css('--ecad-edited'), line: {width: 1.5, color: ink}}}),
     points(whole, {name: 'uncached', mode: 'markers', marker: {symbol: 'star', size: 13, color: ink}}),
+    rings(),
   ];
 }
-function marks() {
-  const shown = selected.filter(i => i < macs.length && finite(i)), ink = css('--body-text-color');
-  return {
-    shapes: shown.map(i => ({type: 'circle', xref: 'x', yref: 'y', xsizemode: 'pixel', ysizemode: 'pixel', xanchor: X(i), yanchor: Y(i),
-      x0: -10, x1: 10, y0: -10, y1: 10, line: {width: 2.5, color: ink}})),
-    annotations: shown.map((i, k) => ({x: X(i), y: Y(i), text: `<b>${LETTERS[k]}</b>`, showarrow: false, xshift: 16, yshift: 14,
-      font: {size: 14, color: ink}, bgcolor: css('--background-fill-primary'), borderpad: 1})),
-  };
+// The selection is a trace of its own: rings with their letters. (Shapes of a size in pixels are squeezed on a log axis.)
+const chosen = () => selected.filter(i => i < macs.length && finite(i));
+function rings() {
+  const ids = chosen(), ink = css('--body-text-color');
+  return {type: 'scatter', mode: 'markers+text', name: 'chosen', showlegend: false, hoverinfo: 'skip', cliponaxis: false,
+    x: ids.map(X), y: ids.map(Y), text: ids.map(i => `<b>${LETTERS[selected.indexOf(i)]}</b>`), textposition: 'top right',
+    textfont: {size: 15, color: ink}, marker: {symbol: 'circle-open', size: 20, color: ink, line: {width: 2.5}}};
 }
+const RINGS = 6;                                  // its place among the traces
+const mark = () => { const r = rings(); return P.restyle(gd, {x: [r.x], y: [r.y], text: [r.text]}, [RINGS]); };
 function layout() {
   const ink = css('--body-text-color'), faint = css('--body-text-color-subdued'), grid = css('--border-color-primary');
   const axis = text => ({title: {text, font: {size: 13, color: faint}, standoff: 8}, gridcolor: grid, zeroline: false, linecolor: grid,
@@ -72,14 +89,13 @@ function layout() {
   const narrow = gd.clientWidth < 520;
   return {
     uirevision: `${run}/${metric}/${xAxis}`, height: narrow ? 360 : 430, hovermode: 'closest', dragmode: coarse ? false : 'zoom',
-    margin: {l: 12, r: 16, t: 8, b: 12}, paper_bgcolor: 'rgba(0,0,0,0)', plot_bgcolor: 'rgba(0,0,0,0)',
+    margin: {l: 12, r: 20, t: 8, b: 12}, paper_bgcolor: 'rgba(0,0,0,0)', plot_bgcolor: 'rgba(0,0,0,0)',
     font: {family: css('--font'), color: ink}, showlegend: true,
     legend: {orientation: 'h', y: 1.02, yanchor: 'bottom', x: 0, font: {size: 12, color: ink}},
     hoverlabel: {bgcolor: css('--background-fill-primary'), bordercolor: grid, font: {size: 12, color: ink, family: css('--font')}, align: 'left'},
-    xaxis: {...axis(xAxis === 'speed' ? 'times fewer MACs than uncached (right is cheaper)' : 'GMACs per image (left is cheaper)'),
-      ...(xAxis === 'speed' ? {ticksuffix: '×'} : {})},
+    xaxis: {...axis(xAxis === 'speed' ? (narrow ? 'times fewer MACs' : 'times fewer MACs than uncached (right is cheaper)') : 'GMACs per image (left is cheaper)'),
+      ...(xAxis === 'speed' ? {type: 'log', tickangle: 0, ...ticks(narrow)} : {type: 'linear'})},
     yaxis: {...axis(info().label), ...(info().percent ? {ticksuffix: ' %'} : {})},
-    ...marks(),
   };
 }
 const config = {responsive: true, displaylogo: false, modeBarButtons: [['zoom2d', 'pan2d', 'resetScale2d']]};
@@ -90,8 +106,8 @@ async function drawAll() {
   if (!ready) {
     ready = true;
     gd.on('plotly_click', e => {
-      const p = e.points.find(q => q.curveNumber > 0) ?? e.points[0];
-      if (p) pick(p.curveNumber ? p.customdata : p.pointNumber, e.event.shiftKey || e.event.ctrlKey || e.event.metaKey || query('.more').getAttribute('aria-pressed') === 'true');
+      const p = e.points.find(q => q.customdata !== undefined) ?? e.points[0];
+      if (p) pick(p.customdata ?? p.pointNumber, e.event.shiftKey || e.event.ctrlKey || e.event.metaKey || query('.more').getAttribute('aria-pressed') === 'true');
     });
   }
   say();
@@ -106,12 +122,13 @@ async function drawDelta(from) {
     for (const k of which)
       await P.restyle(gd, {x: [all[k].x], y: [all[k].y], customdata: [all[k].customdata], hovertext: [all[k].hovertext], ...(all[k].text ? {text: [all[k].text]} : {})}, [k]);
   }
-  await P.relayout(gd, marks());
+  await mark();
   say();
 }
 function say() {
   const s = last?.state ?? {};
-  line.textContent = `${macs.length.toLocaleString('en')} schedules evaluated, ${front.length} on the front` + (s.running ? ', searching' : '');
+  if (!macs.length) line.textContent = 'Nothing is evaluated yet: start the search, or evaluate the schedule below.';
+  else line.textContent = `${macs.length.toLocaleString('en')} schedules evaluated, ${front.length} on the front` + (s.running ? ', searching' : '');
   frame.dataset.points = macs.length;
   frame.dataset.front = front.length;
   frame.dataset.edited = ofKind('e').length;
@@ -125,7 +142,7 @@ function pick(id, add) {
 function tell(id) {
   props.value = {run, ids: [...selected]};        // a new object, or the change is not seen
   trigger('pick', {run, id});                     // the event first, the drawing after it
-  if (ready) P.relayout(gd, marks());
+  if (ready) mark();
   query('.chosen').textContent = selected.map((i, k) => `${LETTERS[k]}: ${title(i)}`).join(', ');
 }
 frame.addEventListener('keydown', e => {
@@ -138,20 +155,23 @@ frame.addEventListener('keydown', e => {
 });
 
 // --- polling ------------------------------------------------------------------------------------------------------
-function forget() { macs = []; y = {}; kinds = ''; names = {}; generations = []; front = []; }
+function forget() { macs = []; y = {}; kinds = ''; names = {}; labels = {}; generations = []; front = []; }
 async function poll() {
   if (busy) { again = true; return; }
   if (document.hidden && ready) return;
   busy = true;
   try {
-    const d = await server.poll({run, since: macs.length, metric});
-    if (d.run !== run || d.from !== macs.length) { if (d.run !== run) { run = d.run; selected = d.run === props.value?.run ? [...props.value.ids] : []; } if (d.from !== 0) { forget(); again = true; return; } forget(); }
+    const d = await server.poll({run, since: macs.length});
+    if (d.run !== run) {                          // another run than the one asked for: begin with what came
+      run = d.run; forget();
+      selected = props.value?.run === run ? [...props.value.ids] : [];
+    }
+    if (d.from !== macs.length) { forget(); again = true; return; }
     const from = macs.length, changed = JSON.stringify(metrics) !== JSON.stringify(d.metrics) || uncached !== d.uncached;
     metrics = d.metrics; uncached = d.uncached; last = d;
     if (!metrics.some(m => m.name === metric)) metric = d.metrics[0]?.name ?? null;
-    macs.push(...decode(d.macs)); kinds += d.kinds; Object.assign(names, d.names); generations.push(...d.generations);
+    macs.push(...decode(d.macs)); kinds += d.kinds; Object.assign(names, d.names); Object.assign(labels, d.labels); generations.push(...d.generations);
     for (const m of metrics) (y[m.name] ??= []).push(...decode(d.quality[m.name]));
-    if (d.selected && !selected.length && !props.value?.ids?.length) selected = d.selected;
     choices(d);
     if (!ready || changed || from === 0) await drawAll();
     else if (macs.length > from) await drawDelta(from);
@@ -186,7 +206,7 @@ query('.more').addEventListener('click', e => e.currentTarget.setAttribute('aria
 watch('value', () => {
   const v = props.value ?? {ids: []};
   if (v.run !== run) { run = v.run; selected = [...v.ids]; forget(); poll(); return; }
-  if (String(v.ids) !== String(selected)) { selected = [...v.ids]; if (selected.some(i => i >= macs.length)) poll(); else if (ready) P.relayout(gd, marks()); }
+  if (String(v.ids) !== String(selected)) { selected = [...v.ids]; if (selected.some(i => i >= macs.length)) poll(); else if (ready) mark(); }
 });
 document.addEventListener('ecad-look', () => poll());            // something changed on our account: look at once
 new MutationObserver(() => ready && drawAll()).observe(document.body, {attributes: true, attributeFilter: ['class']});

@@ -13,6 +13,8 @@ from typing import Any
 import gradio as gr
 import plotly
 
+from .calls import named
+
 _HERE = pathlib.Path(__file__).parent
 PLOTLY_JS = pathlib.Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 MOST_SELECTED = 3
@@ -53,7 +55,7 @@ class ParetoPlot(gr.HTML):
             js_on_load=(_HERE / "pareto_plot.js").read_text("utf-8"),
             head=f'<script src="/gradio_api/file={PLOTLY_JS}"></script>',
             apply_default_css=False,
-            server_functions=[poll],
+            server_functions=[named(poll, "poll")],
             most=MOST_SELECTED,
             **kwargs,
         )

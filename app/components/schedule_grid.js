@@ -39,6 +39,7 @@ function show(total, confirmed) {
     + `<span>${R} step${R === 1 ? '' : 's'}</span>`;
   figures.dataset.macs = total;
   figures.dataset.confirmed = confirmed;
+  element.dataset.rows = R; element.dataset.bits = strings().join(' ');
 }
 async function confirmFigures() {
   const mine = ++asked;

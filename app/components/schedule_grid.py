@@ -9,6 +9,8 @@ from typing import Any
 
 import gradio as gr
 
+from .calls import named
+
 _HERE = pathlib.Path(__file__).parent
 LARGEST_UPLOAD = 2_000_000  # bytes; the largest schedule the original ships has 205 KB
 
@@ -72,7 +74,11 @@ class ScheduleGrid(gr.HTML):
             css_template=(_HERE / "schedule_grid.css").read_text("utf-8"),
             js_on_load=(_HERE / "schedule_grid.js").read_text("utf-8"),
             apply_default_css=False,
-            server_functions=[predict, preset, export_schedule],
+            server_functions=[
+                named(predict, "predict"),
+                named(preset, "preset"),
+                named(export_schedule, "export_schedule"),
+            ],
             model=model,
             others=[],
             largest=LARGEST_UPLOAD,

@@ -15,11 +15,11 @@ import numpy as np
 UNCACHED, FEWER, FORA, HAND, OTHER = "u", "f", "o", "e", "s"
 
 _LABELS = {
-    "facts-right": ("facts right, judged", True),
+    "facts-right": ("facts right", True),
     "storybook-reward": ("reward", False),
-    "psnr": ("fidelity: PSNR to uncached, dB", False),
-    "ssim": ("fidelity: SSIM to uncached", False),
-    "flip": ("fidelity: FLIP to uncached (lower is closer)", False),
+    "psnr": ("PSNR to uncached, dB", False),
+    "ssim": ("SSIM to uncached", False),
+    "flip": ("FLIP to uncached (low is close)", False),
 }
 _LOWER_IS_BETTER = {"flip"}
 _ORDER = ["storybook-reward", "facts-right", "psnr", "ssim", "flip"]
@@ -31,7 +31,7 @@ def kind_of(evaluation: Any, rows: int) -> str:
     if evaluation.origin == "hand":
         return HAND
     if bool(evaluation.bits.all()):
-        if evaluation.rows == rows and not evaluation.times:
+        if evaluation.rows == rows and not evaluation.keywords:
             return UNCACHED
         return FEWER if evaluation.origin == "seed" else OTHER
     if evaluation.origin == "seed" and re.fullmatch(r"fora-?\d+", name) and evaluation.rows == rows:
@@ -137,11 +137,11 @@ class Points:
         names, labels = {}, {}
         for i, evaluation in enumerate(fresh, since):
             kind = self._kinds[i]
-            names[i] = title_of(evaluation, i)
+            names[str(i)] = title_of(evaluation, i)
             if kind == FEWER:
-                labels[i] = str(evaluation.rows)
+                labels[str(i)] = str(evaluation.rows)
             elif kind == FORA:
-                labels[i] = "FORA-" + re.search(r"\d+", evaluation.name).group()
+                labels[str(i)] = "FORA-" + re.search(r"\d+", evaluation.name).group()
         return {
             "run": self.key,
             "from": since,
