@@ -8,20 +8,23 @@ and the crowding of the survivors are part of the state (recomputed, they lead e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from pymoo.algorithms.moo.nsga2 import NSGA2
+from pymoo.algorithms.moo.nsga2 import NSGA2, binary_tournament
 from pymoo.core.duplicate import DefaultDuplicateElimination
+from pymoo.core.mating import Mating
 from pymoo.core.population import Population
 from pymoo.core.problem import Problem
 from pymoo.core.termination import NoTermination
 from pymoo.operators.crossover.pntx import PointCrossover
 from pymoo.operators.mutation.bitflip import BitflipMutation
+from pymoo.operators.selection.tournament import TournamentSelection
 
 from ecad.search.genome import Genome, RowGenome
-from ecad.search.operators import RowCrossover, SameKey, ScheduleMutation
+from ecad.search.operators import NotWorthwhile, RowCrossover, SameKey, ScheduleMutation
 from ecad.search.settings import SearchSettings
 
 
@@ -31,26 +34,35 @@ class Evolution:
     Args:
         seeds: genomes bool [S, n] of the first generation; it may be larger or smaller than the population.
         key: genome -> key of its canonical schedule.
+        cost: genome -> its share of the uncached MACs.
     """
 
     def __init__(
-        self, genome: Genome, settings: SearchSettings, seeds: np.ndarray, key: Callable[[np.ndarray], str]
+        self,
+        genome: Genome,
+        settings: SearchSettings,
+        seeds: np.ndarray,
+        key: Callable[[np.ndarray], str],
+        cost: Callable[[np.ndarray], float],
     ):
-        self._length = genome.length
+        self._length, self._key = genome.length, key
+        self._tried: set[str] = set()  # keys of every schedule told so far
+        self._told: list[str] = []  # those of the last generation
         if settings.preset == "paper":
             crossover = PointCrossover(n_points=4, prob=settings.crossover_rate)
             mutation = BitflipMutation(prob=settings.child_rate, prob_var=settings.bit_rate)
-            self._duplicates = DefaultDuplicateElimination()
+            self._duplicates = unwanted = DefaultDuplicateElimination()
         else:
             assert isinstance(genome, RowGenome)
             crossover = RowCrossover(genome, prob=settings.crossover_rate)
             mutation = ScheduleMutation(genome, settings)
             self._duplicates = SameKey(key)
+            unwanted = NotWorthwhile(key, self._tried, cost, settings.max_cost or math.inf)
+        selection = TournamentSelection(func_comp=binary_tournament)
         self._algorithm = NSGA2(
             pop_size=settings.population,
             sampling=seeds,
-            crossover=crossover,
-            mutation=mutation,
+            mating=Mating(selection, crossover, mutation, eliminate_duplicates=unwanted),
             eliminate_duplicates=self._duplicates,
         )
         problem = Problem(n_var=genome.length, n_obj=2, xl=0, xu=1, vtype=bool)
@@ -75,6 +87,8 @@ class Evolution:
             extra = self._duplicates.do(extra, population, infills)
             infills = Population.merge(infills, extra)
         self._algorithm.tell(infills=infills)
+        self._told = [self._key(one.X) for one in infills]
+        self._tried.update(self._told)
         self._asked = None
 
     def state(self) -> dict[str, Any]:
@@ -87,10 +101,14 @@ class Evolution:
             "crowding": [float(one.get("crowding")).hex() for one in population],
             "rng": self._algorithm.random_state.bit_generator.state,
             "iteration": int(self._algorithm.n_iter),
+            "told": self._told,
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Continue where `state` was taken."""
+    def restore(self, state: dict[str, Any], tried: Iterable[str]) -> None:
+        """Continue where `state` was taken; `tried` is the "told" of this and all earlier states."""
+        self._told = list(state["told"])
+        self._tried.clear()
+        self._tried.update(tried)
         genomes = [
             np.unpackbits(np.frombuffer(packed, np.uint8), count=self._length).astype(bool)
             for packed in state["population"]

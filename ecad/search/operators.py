@@ -6,7 +6,7 @@ a schedule by 0.06 %, less than the noise of a dozen images; so most edits here 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 import numpy as np
 from pymoo.core.crossover import Crossover
@@ -153,4 +153,30 @@ class SameKey(DuplicateElimination):
             is_duplicate[i] = key in known
             if other is None:
                 known.add(key)
+        return is_duplicate
+
+
+class NotWorthwhile(SameKey):
+    """For children: drops what any generation has tried, and before it is computed what costs too much.
+
+    Args:
+        tried: keys of every schedule told so far; the population may have dropped it since.
+        cost: genome bool [n] -> its share of the uncached MACs.
+    """
+
+    def __init__(
+        self,
+        key: Callable[[np.ndarray], str],
+        tried: Container[str],
+        cost: Callable[[np.ndarray], float],
+        max_cost: float,
+    ):
+        super().__init__(key)
+        self._tried, self._cost, self._max_cost = tried, cost, max_cost
+
+    def _do(self, pop, other, is_duplicate):
+        is_duplicate = super()._do(pop, other, is_duplicate)
+        for i, one in enumerate(pop):
+            if not is_duplicate[i]:
+                is_duplicate[i] = self._key(one.X) in self._tried or self._cost(one.X) > self._max_cost
         return is_duplicate

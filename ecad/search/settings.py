@@ -37,6 +37,8 @@ class SearchSettings:
         batch: images computed together; fixed, because an image's last bits depend on it.
         reward: name of the metric that is the quality.
         seed_count: how many heuristic schedules generation 0 evaluates; None: as many as the preset says.
+        max_cost: children above this share of the uncached MACs are not tried: cost is known at once, and
+            up there the seeds are as good as uncached. None: no limit.
         crossover_rate: share of matings that exchange anything.
         child_rate: share of children that are mutated.
         bit_rate: chance of each bit of a mutated child to flip; None: one bit in expectation.
@@ -62,6 +64,7 @@ class SearchSettings:
     batch: int = 6
     reward: str = "storybook-reward"
     seed_count: int | None = None
+    max_cost: float | None = 0.7
     crossover_rate: float = 0.9
     child_rate: float = 0.9
     bit_rate: float | None = 0.0005
@@ -87,6 +90,7 @@ class SearchSettings:
         _whole(self, "seed_count", 1, 10_000, optional=True)
         _number(self, "time_limit", 0.0, 1e9, optional=True)
         _number(self, "bit_rate", 0.0, 0.5, optional=True)
+        _number(self, "max_cost", 0.01, 10.0, optional=True)
         for rate in ("crossover_rate", "child_rate", "row_rate", "shift_rate", "block_rate", "copy_rate"):
             _number(self, rate, 0.0, 1.0)
         for text in ("model", "reward"):
@@ -107,7 +111,7 @@ class SearchSettings:
             # Population 72, 4-point crossover in 90 % of matings, BitflipMutation(prob=0.05): 5 % of
             # the children are mutated, each bit with 1/n.
             values |= {"population": 72, "generations": 550, "seeds_per_prompt": 10, "batch": 10}
-            values |= {"crossover_rate": 0.9, "child_rate": 0.05, "bit_rate": None}
+            values |= {"crossover_rate": 0.9, "child_rate": 0.05, "bit_rate": None, "max_cost": None}
         values |= overrides
         try:
             return cls(**values)

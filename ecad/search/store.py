@@ -267,6 +267,11 @@ class RunStore(RunFile):
         )
         return [(number, json.loads(text or "{}")) for number, text in rows]
 
+    def tried(self) -> set[str]:
+        """Keys of every schedule that a finished generation was told about."""
+        rows = self._db().execute("SELECT value FROM generations, json_each(state, '$.told')")
+        return {key for (key,) in rows}
+
     def add_event(self, kind: str, *, generation: int | None, key: str | None = None, **detail: Any) -> None:
         """Note what came from outside; an "inject" without a generation waits for the next to take it."""
         with self._transaction() as db:

@@ -28,6 +28,7 @@ from ecad.search.store import RunStore
 RunOnDevice = Callable[[Callable[[], Any]], Any]
 """Runs a job where the device may be used, waits for it, returns its result; by default right here."""
 
+OVERHEAD = 0.25  # of an evaluation besides denoising, as a share of an uncached one: for the estimate of time
 PLATEAU = 1e-3  # growth of the hypervolume below which a plateau is one
 
 
@@ -108,7 +109,10 @@ class Search:
         self._state, self._message = "new", ""
         self._generation = self._done = self._wanted = 0
         self._hypervolume: float | None = None
-        self._pace: deque[float] = deque(maxlen=16)  # wall seconds of the last evaluations computed here
+        self._pace: deque[tuple[float, float]] = deque(
+            maxlen=16
+        )  # (effort, wall seconds) of the last computed here
+        self._left = 0.0  # effort of the present generation's candidates that are not evaluated yet
 
     # control
 
@@ -224,13 +228,14 @@ class Search:
     def _eta(self, settings: Any, seconds: float, evaluations: int) -> float | None:
         if self._state in ("finished", "failed", "stopped") or not self._pace:
             return None
-        pace = sum(self._pace) / len(self._pace)
+        per_effort = sum(seconds for _, seconds in self._pace) / sum(effort for effort, _ in self._pace)
+        usual = OVERHEAD + 0.4  # of a child not born yet
         ends = []
         if settings.generations is not None:
             later = max(0, settings.generations - self._generation) * settings.population
-            ends.append((later + self._wanted - self._done) * pace)
+            ends.append((later * usual + self._left) * per_effort)
         if settings.evaluations is not None:
-            ends.append((settings.evaluations - evaluations) * pace)
+            ends.append((settings.evaluations - evaluations) * usual * per_effort)
         if settings.time_limit is not None:
             ends.append(settings.time_limit - seconds)
         return max(0.0, min(ends)) if ends else None
@@ -264,14 +269,14 @@ class Search:
         seeds = seed_schedules(generator.layout, generator.rows, generator.timesteps, settings)
         genomes = np.array([self.genome.encode(seed) for seed in seeds])
         names = {seed.key: seed.name for seed in seeds}
-        evolution = Evolution(self.genome, settings, genomes, self._key)
+        evolution = Evolution(self.genome, settings, genomes, self._key, self._cost)
         archive: list[tuple[float, float]] = []
         reference: tuple[float, float] | None = None
         number = 0
         last = store.last_generation()
         if last is not None:
             number, state = last[0] + 1, last[1]
-            evolution.restore(state)
+            evolution.restore(state, store.tried())
             archive = [(float.fromhex(a), float.fromhex(b)) for a, b in state["archive"]]
             reference = tuple(state["reference"])
             self._hypervolume = state["statistics"]["hypervolume"]
@@ -349,11 +354,13 @@ class Search:
         """Objectives (cost, 1 - quality) of the candidates of generation `number`, in order."""
         if not begin:
             self._set(generation=number, done=0, wanted=len(schedules))
+        costs = [self.evaluator.macs(schedule) / self.evaluator.uncached_macs for schedule in schedules]
         objectives = []
         for index, schedule in enumerate(schedules):
             name = names.get(schedule.key) or schedule.name or f"g{number:03d}-{index:02d}"
             kind = origin or ("seed" if number == 0 else "search")
-            self._set(message=f"generation {number}: {name}")
+            left = sum(OVERHEAD + cost for cost in costs[index:])
+            self._set(message=f"generation {number}: {name}", left=left)
             known = self.store.evaluation(schedule.key)
             if known is None:
                 self._check_spent()
@@ -361,11 +368,11 @@ class Search:
                 known = self._evaluate(
                     schedule, name, kind, number, self._run_on_device, self._search_row, self._checkpoint
                 )
-                self._pace.append(time.perf_counter() - start)
+                self._pace.append((OVERHEAD + costs[index], time.perf_counter() - start))
             if not math.isfinite(known.quality):
                 raise SearchError(f"{name} has no quality: the reward gave no number")
             objectives.append((known.cost, 1.0 - known.quality))
-            self._set(done=begin + index + 1)
+            self._set(done=begin + index + 1, left=left - OVERHEAD - costs[index])
         return objectives
 
     def _checkpoint(self) -> None:
@@ -437,3 +444,8 @@ class Search:
                 self._keys.clear()
             self._keys[packed] = self.genome.decode(genome.astype(bool)).key
         return self._keys[packed]
+
+    def _cost(self, genome: np.ndarray) -> float:
+        """The share of the uncached MACs of a genome's schedule."""
+        schedule = self.genome.decode(genome.astype(bool))
+        return self.evaluator.macs(schedule) / self.evaluator.uncached_macs

@@ -35,6 +35,14 @@ def finish(search: Search) -> str:
     return digest
 
 
+def until(condition, seconds: float = 60) -> None:
+    """Wait for something that another thread does."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.002)
+
+
 def test_the_search_improves_on_its_seeds_and_ends_after_its_generations(toy, tmp_path):
     search = toy.toy_search(tmp_path / "a.sqlite")
     search.start()
@@ -56,6 +64,20 @@ def test_the_same_seed_finds_the_same_and_another_seed_does_not(toy, tmp_path):
         for i, seed in enumerate([1, 1, 2])
     ]
     assert digests[0] == digests[1] != digests[2]
+
+
+def test_no_child_above_the_cost_limit_is_computed(toy, tmp_path):
+    search = toy.toy_search(tmp_path / "a.sqlite", toy.toy_settings(max_cost=0.4, generations=6))
+    search.inject(toy.brought_in())  # what a person brings in is not limited
+    search.start()
+    search.wait()
+    costs = {
+        origin: [e.cost for e in search.store.evaluations() if e.origin == origin]
+        for origin in ("seed", "search", "hand")
+    }
+    search.store.close()
+    assert max(costs["search"]) <= 0.4 < max(costs["seed"]) and costs["hand"][0] > 0.4
+    assert len(costs["search"]) == 36
 
 
 @pytest.mark.parametrize("preset", ["default", "paper"])
@@ -124,7 +146,9 @@ def test_a_run_resumes_from_any_of_its_generations(toy, tmp_path):
     search.wait()
     generator, genome, store = search.evaluator.generator, search.genome, search.store
     seeds = seed_schedules(generator.layout, generator.rows, generator.timesteps, settings)
-    evolution = Evolution(genome, settings, np.array([genome.encode(s) for s in seeds]), search._key)
+    evolution = Evolution(
+        genome, settings, np.array([genome.encode(s) for s in seeds]), search._key, search._cost
+    )
     none = np.zeros((0, genome.length), dtype=bool), np.zeros((0, 2))
     states = []
     for _ in range(7):
@@ -135,9 +159,13 @@ def test_a_run_resumes_from_any_of_its_generations(toy, tmp_path):
     last = store.last_generation()[1]
     assert {name: last[name] for name in states[-1]} == states[-1]
     # and from each snapshot on, a new process's algorithm goes the same way
-    resumed = Evolution(genome, settings, np.array([genome.encode(s) for s in seeds]), search._key)
+    resumed = Evolution(
+        genome, settings, np.array([genome.encode(s) for s in seeds]), search._key, search._cost
+    )
+    tried = set()
     for state, following in itertools.pairwise(states):
-        resumed.restore(state)
+        tried.update(state["told"])
+        resumed.restore(state, tried)
         found = [store.evaluation(genome.decode(x).key) for x in resumed.ask()]
         resumed.tell(np.array([(e.cost, 1 - e.quality) for e in found]), *none)
         assert resumed.state() == following
@@ -165,17 +193,14 @@ def test_pause_resume_and_stop_are_obeyed(toy, tmp_path):
     search = toy.toy_search(tmp_path / "a.sqlite", generator=toy.ToyGenerator(0.002))
     assert search.state == "new" and search.progress().eta is None
     search.start()
-    while search.store.count() < 2:
-        time.sleep(0.005)
+    until(lambda: search.store.count() >= 2)
     search.pause()
-    while search.state != "paused":
-        time.sleep(0.005)
+    until(lambda: search.state == "paused")
     count = search.store.count()
     time.sleep(0.1)
     assert search.store.count() == count and search.progress().state == "paused"
     search.resume()
-    while search.store.count() == count:
-        time.sleep(0.005)
+    until(lambda: search.store.count() > count)
     assert search.progress().eta > 0
     search.stop()
     assert search.wait(10) and search.state == "stopped" and search.store.state == "stopped"
@@ -189,15 +214,13 @@ def test_pause_resume_and_stop_are_obeyed(toy, tmp_path):
 def test_stop_ends_a_pause_and_does_not_wait_for_the_batch(toy, tmp_path):
     search = toy.toy_search(tmp_path / "a.sqlite", generator=toy.ToyGenerator(0.01))
     search.start()
-    while not search.evaluator.generator.passes:
-        time.sleep(0.002)
+    until(lambda: search.evaluator.generator.passes)
     search.stop()
     assert search.wait(10)
     assert search.store.count() == 0, "the first batch was dropped half-way"
     search.start()
     search.pause()
-    while search.state != "paused":
-        time.sleep(0.002)
+    until(lambda: search.state == "paused")
     search.stop()
     assert search.wait(10) and search.state == "stopped"
     search.store.close()
