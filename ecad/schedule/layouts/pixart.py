@@ -184,7 +184,8 @@ STORYBOOK = PixArtDimensions(
     num_blocks=28,
     dim=128,
     patch_size=4,
-    out_channels=4,
+    latent_channels=8,
+    out_channels=8,
     caption_channels=128,
     text_tokens=STORYBOOK_TEXT_TOKENS,
 )
