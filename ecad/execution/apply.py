@@ -7,6 +7,8 @@ accelerate's offloading hooks where there are any, and put back on removal.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -41,7 +43,10 @@ class AppliedSchedule:
         check_scheduler(pipe.scheduler)
         self.schedule = schedule
         self.plan: Plan = self.model.lower(schedule)
+        # A pipeline that calls the model several times a step names each kind of call by `cache_context`;
+        # every kind has its own pass.
         self._passes: dict[str, Pass] = {}
+        self._context = "step"
         self._signature = inspect.signature(type(transformer).forward)
         self._forward_here = self._forward  # one bound method, so that removal can recognise it
         self._install()
@@ -66,6 +71,18 @@ class AppliedSchedule:
         self._found = attributes.get(self._slot)
         attributes[self._slot] = self._forward_here
         self._transformer._ecad_schedule = self
+        if hasattr(self._transformer, "cache_context"):
+            attributes["cache_context"] = self._cache_context
+
+    @contextmanager
+    def _cache_context(self, name: str, **about: Any) -> Iterator[None]:
+        """The transformer's own `cache_context`, remembering the name."""
+        before, self._context = self._context, name
+        try:
+            with type(self._transformer).cache_context(self._transformer, name, **about):
+                yield
+        finally:
+            self._context = before
 
     def remove(self) -> None:
         """Give the pipeline its own forward back, wherever hooks have moved ours meanwhile. Safe to call
@@ -83,6 +100,7 @@ class AppliedSchedule:
                     attributes[slot] = self._found
                 else:
                     del attributes[slot]
+        attributes.pop("cache_context", None)
         del self._transformer._ecad_schedule
         self._passes.clear()
 
@@ -94,14 +112,14 @@ class AppliedSchedule:
         return_dict = inputs.pop("return_dict", True)
         scheduler = self._pipe.scheduler
         row = scheduler.step_index or 0
-        kind = self.model.call_kind(inputs)
+        kind = self._context
         if row == 0:
             self._passes[kind] = self._begin(scheduler, inputs)
         if kind not in self._passes:
             raise ExecutionError(
                 f"the pipeline called the model at row {row} without having called it at row 0"
             )
-        output = self._passes[kind](row, **inputs)
+        output = self.model.run(self._passes[kind], row, inputs)
         if row == self.plan.rows - 1:
             del self._passes[kind]
             if not self._passes and "_hf_hook" in vars(

@@ -9,7 +9,7 @@ import importlib
 from typing import Any, Protocol
 
 from ecad.execution.errors import ExecutionError
-from ecad.execution.passes import Components
+from ecad.execution.passes import Components, Pass
 from ecad.execution.plan import Plan
 from ecad.schedule import Layout, Schedule
 
@@ -17,6 +17,7 @@ MODES = ("reference", "fast")
 
 # Class name of the transformer -> (module, class) of its family.
 FAMILIES = {
+    "FluxTransformer2DModel": ("ecad.models.flux", "FluxModel"),
     "PixArtTransformer2DModel": ("ecad.models.pixart", "PixArtModel"),
 }
 
@@ -34,11 +35,11 @@ class Model(Protocol):
     def components(self, plan: Plan, timesteps: Any) -> Components:
         """The components of one new pass whose rows stand at `timesteps` [R], the scheduler's own tensor."""
 
-    def call_kind(self, inputs: dict[str, Any]) -> str:
-        """Which of the model calls of one step this is; each kind has its own cache (C1)."""
-
     def grid(self, scheduler: Any, schedule: Schedule, inputs: dict[str, Any]) -> Any:
         """The timesteps [R] that `scheduler` holds when the pipeline is called as `schedule.call()` says."""
+
+    def run(self, one_pass: Pass, row: int, inputs: dict[str, Any]) -> Any:
+        """One row of a pass: the model's output for the inputs of its forward."""
 
     def release(self) -> None:
         """Hold no packed weights between passes, for a transformer that is offloaded."""

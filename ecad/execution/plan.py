@@ -63,6 +63,7 @@ class Compute:
     index: int
     wanted: tuple[int, ...]
     keep: tuple[int, ...]
+    apart: bool = False
     segment: Segment | None = None
     free: tuple[int, ...] = ()
 
@@ -160,19 +161,22 @@ class Plan:
         return "\n".join(lines)
 
 
-def lower(schedule: Schedule, *, gates: Sequence[str | None] | None = None) -> Plan:
+def lower(schedule: Schedule, *, gates: Sequence[str | None] | None = None, whole: bool = False) -> Plan:
     """Lower a schedule, in its canonical form, to a plan.
 
     gates: per component the name of the gate it shares with others, "" for a component without a gate, None
-    for one whose gate is its own. With it, segments are kept as sums where that moves less memory; without
-    it every value is kept by itself, which is what the reference mode runs. Only for layouts in which every
+    for one whose gate is its own. With it, segments are kept as sums where that moves less memory; without it
+    every value is kept by itself, which is what the reference mode runs. Only for layouts in which every
     value is added to the output stream.
+
+    whole: compute, keep and add all values of a component or none, as modules do that yield them together; a
+    part that nobody reads is then kept too.
     """
     schedule = schedule.canonical()
     layout = schedule.layout
     if gates is not None and (len(gates) != len(layout) or not layout.always_matters):
         raise ValueError("`gates` needs one entry per component of a layout whose values are all added")
-    reads = _Reads(layout, schedule.bits)
+    reads = _Reads(layout, schedule.bits, whole)
     segment_of = _segments(reads, gates) if gates is not None else {}
     by_row: list[dict[int, Segment]] = [{} for _ in range(schedule.rows)]
     for segment in set(segment_of.values()):
@@ -196,7 +200,8 @@ def lower(schedule: Schedule, *, gates: Sequence[str | None] | None = None) -> P
                 () if segment is not None else tuple(v for v in wanted if reads.last[row, v] > (row, index))
             )
             free = tuple(v for v in reads.inputs(wanted) if reads.last_of_present(row, v) == (row, index))
-            steps.append(Compute(index, wanted, keep, segment, free))
+            apart = (len(keep) < len(wanted) and bool(keep)) or len({reads.last[row, v] for v in keep}) > 1
+            steps.append(Compute(index, wanted, keep, apart, segment, free))
         if stretch:
             steps.append(_combine(stretch, row, by_row[row], reads))
         rows.append(tuple(steps))
@@ -212,7 +217,9 @@ class _Reads:
     reads the value computed in `row`.
     """
 
-    def __init__(self, layout: Layout, bits: np.ndarray) -> None:
+    def __init__(self, layout: Layout, bits: np.ndarray, whole: bool = False) -> None:
+        streams = {value.adds_to for value in layout.values if value.adds_to is not None}
+        at_the_end = streams if whole else {layout.output}
         rows, count = len(bits), len(layout.values)
         self.layout = layout
         self.computes = np.zeros((rows, len(layout)), dtype=bool)
@@ -221,7 +228,7 @@ class _Reads:
         self.last: dict[tuple[int, int], tuple[int, int]] = {}
         reader: list[tuple[int, int] | None] = [None] * count  # last reader of the value as it stands here
         for row in reversed(range(rows)):
-            live = {layout.output}
+            live = set(at_the_end)
             for index in reversed(range(len(layout))):
                 own = layout.values_of[index]
                 for v in own:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ecad.execution import ExecutionError, Plan, lower
+from ecad.execution import ExecutionError, Pass, Plan, lower
 from ecad.execution.passes import Components
 from ecad.execution.times import set_times
 from ecad.models.packing import Packer
@@ -47,13 +47,13 @@ class PixArtModel:
             return PixArtReference(self.transformer)
         return PixArtFast(self.transformer, self.pack, timesteps)
 
+    def run(self, one_pass: Pass, row: int, inputs: dict[str, Any]) -> torch.Tensor:
+        """One row of a pass."""
+        return one_pass(row, **inputs)
+
     def release(self) -> None:
         """Hold no packed weights between passes, for a transformer that is offloaded."""
         self.pack.release()
-
-    def call_kind(self, inputs: dict[str, Any]) -> str:
-        """PixArt's pipelines call the model once a step, both guidance halves in one batch."""
-        return "step"
 
     def grid(self, scheduler: Any, schedule: Schedule, inputs: dict[str, Any]) -> torch.Tensor:
         """The timesteps that the scheduler holds when the pipeline is called as the schedule says."""

@@ -7,39 +7,57 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
+# Where FLUX's components lie in diffusers' modules; PixArt's carry their own names.
+FLUX_MODULES = {
+    "full_attn": "attn",
+    "full_ff": "ff",
+    "full_ff_context": "ff_context",
+    "single_attn": "attn",
+    "single_proj_mlp": "proj_mlp",
+    "single_proj_out": "proj_out",
+}
+
+
+def module_of(transformer, component):
+    if component.block.startswith("single_"):
+        block = transformer.single_transformer_blocks[int(component.block.removeprefix("single_"))]
+    else:
+        block = transformer.transformer_blocks[int(component.block)]
+    return getattr(block, FLUX_MODULES.get(component.name, component.name))
+
 
 @contextmanager
-def wrapped_modules(pipe, schedule):
+def wrapped_modules(pipe, schedule, kinds=1):
     """Run the stock pipeline with every component's module wrapped: compute or return its last output.
 
-    Nothing of `ecad.execution` takes part: raw bits, every output kept, a component without a cached output
-    computes. Yields the list of computed (row, column).
+    Nothing of `ecad.execution` takes part: raw bits, every output kept, a component without a kept output
+    computes. The row is the number of the transformer's call; `kinds` calls make a step, each with its own
+    cache.
     """
-    transformer, kept, computed = pipe.transformer, {}, []
-    modules = {}
-    for component in schedule.layout.components:
-        block = transformer.transformer_blocks[int(component.block)]
-        modules[component.index] = getattr(block, component.name)
+    transformer, kept, calls = pipe.transformer, {}, [-1]
+    modules = {c.index: module_of(transformer, c) for c in schedule.layout.components}
+
+    def count(*_):
+        calls[0] += 1
 
     def wrap(module, column):
         forward = type(module).forward
 
         def call(*args, **kwargs):
-            row = pipe.scheduler.step_index or 0
-            if row == 0 and len([1 for r, c in computed if c == column]) == 0:
-                kept.pop(column, None)
-            if schedule.bits[row, column] or column not in kept:
-                kept[column] = forward(module, *args, **kwargs)
-                computed.append((row, column))
-            return kept[column]
+            row, kind = divmod(calls[0], kinds)
+            if schedule.bits[row, column] or (kind, column) not in kept:
+                kept[kind, column] = forward(module, *args, **kwargs)
+            return kept[kind, column]
 
         module.forward = call
 
+    handle = transformer.register_forward_pre_hook(count)
     for column, module in modules.items():
         wrap(module, column)
     try:
-        yield computed
+        yield
     finally:
+        handle.remove()
         for module in modules.values():
             del module.forward
 
@@ -48,8 +66,8 @@ def wrapped_modules(pipe, schedule):
 def oracle():
     """latents = oracle(pipe, schedule, **call): final latents of the wrapped stock pipeline."""
 
-    def run(pipe, schedule, **call):
-        with wrapped_modules(pipe, schedule):
+    def run(pipe, schedule, kinds=1, **call):
+        with wrapped_modules(pipe, schedule, kinds):
             return latents_of(pipe, **schedule.call(), **call)
 
     return run
@@ -70,6 +88,12 @@ def latents():
     return latents_of
 
 
+@pytest.fixture(scope="session")
+def distance():
+    """Largest difference over the spread: the measure of the project's tolerance."""
+    return lambda a, b: float((a - b).abs().max() / b.std())
+
+
 def load(path):
     from diffusers import DiffusionPipeline
 
@@ -86,6 +110,11 @@ def pixart(tiny_pixart_path):
 @pytest.fixture(scope="session")
 def sigma(tiny_sigma_path):
     return load(tiny_sigma_path)
+
+
+@pytest.fixture(scope="session")
+def flux(tiny_flux_path):
+    return load(tiny_flux_path)
 
 
 @pytest.fixture(scope="session")

@@ -17,11 +17,6 @@ ROWS = 6
 TOLERANCE = 1e-4
 
 
-def distance(a, b):
-    """Largest difference over the spread: the measure of the project's tolerance."""
-    return float((a - b).abs().max() / b.std())
-
-
 def run(pipe, schedule, mode, latents, **call):
     with apply_schedule(pipe, schedule, mode=mode):
         return latents(pipe, **schedule.call(), **call)
@@ -32,7 +27,7 @@ def pipe(request):
     return request.getfixturevalue(request.param)
 
 
-def test_fast_equals_the_oracle_for_every_heuristic(pixart, latents, oracle):
+def test_fast_equals_the_oracle_for_every_heuristic(pixart, latents, oracle, distance):
     grid = [999 - 150 * i for i in range(ROWS)]
     for schedule in heuristics.library(LAYOUT, ROWS, grid):
         if schedule.rows < 2:
@@ -41,7 +36,9 @@ def test_fast_equals_the_oracle_for_every_heuristic(pixart, latents, oracle):
         assert distance(run(pixart, schedule, "fast", latents), expected) < TOLERANCE, schedule.name
 
 
-def test_fast_equals_reference_and_oracle_for_random_schedules(pipe, latents, oracle, random_schedules):
+def test_fast_equals_reference_and_oracle_for_random_schedules(
+    pipe, latents, oracle, random_schedules, distance
+):
     for schedule in random_schedules(LAYOUT, ROWS, 50 if "Alpha" in type(pipe).__name__ else 6, seed=1):
         reference = run(pipe, schedule, "reference", latents)
         assert torch.equal(reference, oracle(pipe, schedule)), schedule.name
@@ -103,7 +100,7 @@ def test_nothing_is_kept_when_nothing_is_reused(pixart, latents):
     assert plan.peak_cache(1) == 0
 
 
-def test_packed_weights_follow_the_modules_own(tiny_pixart_path, latents):
+def test_packed_weights_follow_the_modules_own(tiny_pixart_path, latents, distance):
     from diffusers import DiffusionPipeline
 
     pipe = DiffusionPipeline.from_pretrained(tiny_pixart_path)

@@ -14,11 +14,6 @@ LAYOUT = pixart_layout(4)
 ROWS = 5
 
 
-def distance(a, b):
-    """Largest difference over the spread: the measure of the project's tolerance."""
-    return float((a - b).abs().max() / b.std())
-
-
 @pytest.fixture(scope="module", params=["pixart", "sigma"])
 def pipe(request):
     return request.getfixturevalue(request.param)
