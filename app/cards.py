@@ -45,7 +45,8 @@ def card(
     """One image for `Compare`.
 
     Args:
-        rendered: the image, or None while it is on its way; `state`, `place` (jobs before it) and `progress` say where.
+        rendered: the image, or None while it is on its way; `state`, `place` (jobs before it) and `progress`
+            say where.
         macs, uncached_macs: of the schedule and of the uncached one.
     """
     found: dict[str, Any] = {
@@ -74,7 +75,7 @@ def card(
     found |= {
         "state": "done",
         "path": str(rendered.path),
-        "alt": f"{prompt}, {'uncached' if whole else wanted.title + ', ' + format(times, '.2f') + ' times fewer MACs'}",
+        "alt": f"{prompt}, " + ("uncached" if whole else f"{wanted.title}, {times:.2f} times fewer MACs"),
         "speed": speed,
         "measured": measured,
         "macs": f"{macs / 1e9:.2f} GMACs" + ("" if whole else f", {times:.2f}× fewer"),

@@ -21,6 +21,7 @@ from .services.build import Services
 from .services.points import title_of
 from .services.prompts import read_prompt, read_seed
 from .services.schedules import PageError
+from .services.worker import Priority
 
 _TICK = 0.1  # seconds between two looks at a job
 
@@ -95,7 +96,13 @@ class Handlers:
             presets = self.services.schedules.presets
             start = presets.get("fora-3") or next(iter(presets.values()))
             return {"run": run.key, "ids": []}, self.services.schedules.to_wire(start)
-        return {"run": run.key, "ids": [choice]}, self._grid_of(run, choice)
+        selection = {"run": run.key, "ids": [choice]}
+        return selection, {**self._grid_of(run, choice), "others": self._others(selection)}
+
+    def prepare(self, prompt: str, seed: int, selection: dict, grid: dict) -> None:
+        """Render what a page that was just opened shows, before anybody opens one."""
+        for one in self._wanted(selection, grid):
+            self.services.renderer.submit(prompt, seed, one.schedule, Priority.PREPARE)
 
     def _grid_of(self, run: Any, number: int) -> dict:
         evaluation = run.points.evaluation(number)
@@ -103,15 +110,16 @@ class Handlers:
             evaluation.schedule, name=title_of(evaluation, number), point=number
         )
 
-    def pick(self, selection: dict, event: gr.EventData, request: gr.Request) -> Any:
-        """A point was clicked: its schedule goes to the grid, the others of the selection can be outlined there."""
+    def pick(self, selection: dict, grid: dict, event: gr.EventData, request: gr.Request) -> dict:
+        """A point was clicked: its schedule goes to the grid, the others of the selection can be outlined
+        there."""
         self.turns.take(request.session_hash or "")
         run = self.services.runs[selection["run"]]
         others = self._others(selection)
-        number = getattr(event, "id", None)
+        number = (event._data or {}).get("id")
         if number in selection["ids"] and run.points.evaluation(number) is not None:
-            return gr.update(value=self._grid_of(run, number), others=others)
-        return gr.update(others=others)
+            return {**self._grid_of(run, number), "others": others}
+        return {**grid, "others": others}
 
     def _others(self, selection: dict) -> list[dict]:
         run = self.services.runs[selection["run"]]
@@ -146,7 +154,8 @@ class Handlers:
     def show(
         self, prompt: str, seed: str, selection: dict, grid: dict, request: gr.Request
     ) -> Iterator[dict]:
-        """Render what is chosen, a card at a time; ends early when the same visitor asks for something else."""
+        """Render what is chosen, a card at a time; ends early when the same visitor asks for something
+        else."""
         session = request.session_hash or ""
         turn = self.turns.take(session)
         text, number = read_prompt(prompt), read_seed(seed)
@@ -204,7 +213,7 @@ class Handlers:
     # schedules by hand
 
     @shown
-    def upload(self, event: gr.EventData) -> dict:
+    def upload(self, grid: dict, event: gr.EventData) -> dict:
         """A schedule file, read strictly, into the grid."""
         data = event._data or {}
         name, size, text = str(data.get("name", "the file")), data.get("size"), data.get("text")
@@ -212,7 +221,7 @@ class Handlers:
             raise PageError("The upload holds no file.")
         schedule = self.services.schedules.from_file(name, text, int(size))
         gr.Info(f"{name} is in the grid: press Render to see it.", duration=4)
-        return self.services.schedules.to_wire(schedule)
+        return {**self.services.schedules.to_wire(schedule), "others": grid.get("others", [])}
 
     def preset(self, query: dict) -> dict:
         """A preset for the grid; called by the browser."""
@@ -250,13 +259,17 @@ class Handlers:
             raise task.error
         number = task.run.points.id_of(schedule.key)
         evaluation = task.run.points.evaluation(number)
-        text = f"{schedule.name} is on the front: {evaluation.speed:.2f}× fewer MACs, {evaluation.means[task.run.points.reward]:.4g} {task.run.points.reward}."
+        reward = task.run.points.reward
+        text = (
+            f"{schedule.name} is on the front: {evaluation.speed:.2f}× fewer MACs,"
+            f" {reward} {evaluation.means[reward]:.4g}."
+        )
         yield (*self._select(task.run, number, selection), text)
 
     def _select(self, run: Any, number: int, selection: dict) -> tuple:
         ids = [i for i in selection["ids"] if run.key == selection["run"] and i != number]
         value = {"run": run.key, "ids": [*ids, number][-3:]}
-        return value, gr.update(value=self._grid_of(run, number), others=self._others(value))
+        return value, {**self._grid_of(run, number), "others": self._others(value)}
 
     # the search
 
@@ -306,11 +319,12 @@ class Handlers:
         """What a schedule costs, without running it.
 
         Args:
-            schedule: the text of a schedule file, the name of a preset such as "fora-3", or nothing for uncached.
+            schedule: the text of a schedule file, the name of a preset such as "fora-3", or nothing for
+                uncached.
 
         Returns:
-            `macs` per image (attention products counted, neutral recomputes not), those of the uncached schedule, and
-            how many times fewer they are.
+            `macs` per image (attention products counted, neutral recomputes not), those of the uncached
+            schedule, and how many times fewer they are.
         """
         return self._predict(schedule)
 
@@ -328,11 +342,12 @@ class Handlers:
         Args:
             prompt: what the image should show.
             seed: a whole number; the same seed gives the same image.
-            schedule: the text of a schedule file, the name of a preset such as "fora-3", or nothing for uncached.
+            schedule: the text of a schedule file, the name of a preset such as "fora-3", or nothing for
+                uncached.
 
         Returns:
-            `image`, where the PNG can be fetched from this server, and what was measured: seconds of the denoising loop,
-            MACs, fidelity to the uncached image, the facts the judge reads.
+            `image`, where the PNG can be fetched from this server, and what was measured: seconds of the
+            denoising loop, MACs, fidelity to the uncached image, the facts the judge reads.
         """
         text, number = read_prompt(prompt), read_seed(seed)
         found = self._schedule_of(schedule)

@@ -15,6 +15,7 @@ from .services.build import Services
 from .theme import CSS, theme
 
 TITLE = "ECAD Explorer"
+FIRST_SEED = 7
 _PLUMBING = {"api_visibility": "private"}
 _AT_ONCE = {"queue": False, "show_progress": "hidden", **_PLUMBING}
 _RENDER = {
@@ -30,18 +31,19 @@ def create_app(services: Services) -> gr.Blocks:
     """The page over `services`; launch it with `launch_options()`."""
     handlers = Handlers(services)
     selection, grid_value = handlers.first()
+    handlers.prepare(services.prompts.examples[0], FIRST_SEED, selection, grid_value)
     gr.set_static_paths([services.renderer.cache.folder])
     with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
         gr.HTML(_header(services), elem_id="header")
         with gr.Row(equal_height=False):
             with gr.Column(scale=6, min_width=240):
                 with gr.Column(min_width=0):
-                    gr.HTML(_title("The front", "Every point is a schedule. Click one; Shift adds it to the comparison."),
-                            elem_classes="panel-title")  # fmt: skip
+                    _head(
+                        "The front", "Every point is a schedule. Click one; Shift adds it to the comparison."
+                    )
                     plot = ParetoPlot(selection, poll=services.runs.poll, elem_id="front")
                 with gr.Column(min_width=0):
-                    gr.HTML(_title("Search", "One search for all visitors; your renders go before it."),
-                            elem_classes="panel-title")  # fmt: skip
+                    _head("Search", "One search for all visitors; your renders go before it.")
                     panel = SearchPanel(elem_id="search")
                     with gr.Accordion("Search settings", open=False):
                         way = gr.Radio(
@@ -57,16 +59,19 @@ def create_app(services: Services) -> gr.Blocks:
                             images = gr.Slider(
                                 2, 64, value=12, step=1, label="Images per candidate (new run)", min_width=160
                             )
-                        preset = gr.Radio(["default", "paper"], value="default", label="Operators (new run)",
-                                          info="paper: the original's crossover and mutation")  # fmt: skip
+                        preset = gr.Radio(
+                            ["default", "paper"],
+                            value="default",
+                            label="Operators (new run)",
+                            info="paper: the original's crossover and mutation",
+                        )
             with gr.Column(scale=5, min_width=240), gr.Column(min_width=0):
-                gr.HTML(_title("The pictures", "The same prompt and seed, uncached and under each chosen schedule."),
-                        elem_classes="panel-title")  # fmt: skip
+                _head("The pictures", "The same prompt and seed, uncached and under each chosen schedule.")
                 prompt = gr.Textbox(
                     services.prompts.examples[0], label="Prompt", lines=1, max_lines=3, elem_id="prompt"
                 )
                 with gr.Row(elem_id="ask"):
-                    seed = gr.Textbox("7", label="Seed", min_width=80, scale=1, elem_id="seed")
+                    seed = gr.Textbox(str(FIRST_SEED), label="Seed", min_width=80, scale=1, elem_id="seed")
                     random = gr.Button("Random", min_width=80, scale=1, elem_id="random")
                     render = gr.Button("Render", variant="primary", min_width=80, scale=1, elem_id="render")
                 compare = Compare(elem_id="compare")
@@ -74,8 +79,9 @@ def create_app(services: Services) -> gr.Blocks:
                     [[text] for text in services.prompts.examples], [prompt], label="Prompts to try"
                 )
         with gr.Column(min_width=0):
-            gr.HTML(_title("The schedule", "What is computed at each step, and what is reused from an earlier one. Paint it."),
-                    elem_classes="panel-title")  # fmt: skip
+            _head(
+                "The schedule", "What is computed at each step, what is reused from an earlier one. Paint it."
+            )
             grid = ScheduleGrid(
                 grid_value,
                 model=services.schedules.describe(),
@@ -102,14 +108,14 @@ def create_app(services: Services) -> gr.Blocks:
 
         shown = {"inputs": [prompt, seed, plot, grid], "outputs": compare, **_RENDER}
         page.load(handlers.show, **shown)
-        plot.pick(handlers.pick, plot, grid, trigger_mode="always_last", **_AT_ONCE).then(
+        plot.pick(handlers.pick, [plot, grid], grid, trigger_mode="always_last", **_AT_ONCE).then(
             handlers.show, **shown
         )
         for event in (render.click, grid_render.click, prompt.submit, seed.submit):
             event(handlers.show, **shown)
         random.click(handlers.random, None, [prompt, seed], **_AT_ONCE).then(handlers.show, **shown)
         examples.load_input_event.then(handlers.show, **shown)
-        grid.upload(handlers.upload, None, grid, **_AT_ONCE)
+        grid.upload(handlers.upload, grid, grid, **_AT_ONCE)
         evaluate.click(
             handlers.evaluate,
             [plot, grid],
@@ -141,8 +147,9 @@ def launch_options() -> dict:
     }
 
 
-def _title(text: str, under: str) -> str:
-    return f"<h2>{escape(text)}</h2><p>{escape(under)}</p>"
+def _head(text: str, under: str) -> None:
+    """The heading of a panel; the style sheet makes a panel of the column that begins with one."""
+    gr.HTML(f"<h2>{escape(text)}</h2><p>{escape(under)}</p>", elem_classes="panel-title")
 
 
 def _header(services: Services) -> str:
@@ -153,8 +160,8 @@ def _header(services: Services) -> str:
         + ("" if generator.threads == 1 else "s")
     )
     return (
-        f"<h1>{TITLE}</h1><p>A diffusion transformer computes every block at every step, though most of it hardly"
-        " changes. A caching schedule says what to compute and what to reuse. See how much cheaper each schedule is,"
-        " what its pictures look like, and paint your own.</p>"
+        f"<h1>{TITLE}</h1><p>A diffusion transformer computes every block at every step, though most of it"
+        " hardly changes. A caching schedule says what to compute and what to reuse. See how much cheaper"
+        " each schedule is, what its pictures look like, and paint your own.</p>"
         f'<p class="about">{escape(about)}</p>'
     )

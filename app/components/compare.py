@@ -18,7 +18,8 @@ _TEMPLATE = """
       title="Absolute difference to the uncached image, four times as bright">Difference</button>
   </div>
   <span class="wiping" hidden><select class="ecad-select pair" aria-label="Image under the wipe"></select>
-    <input class="wipe-at" type="range" min="0" max="100" value="50" aria-label="Where the wipe stands"></span>
+    <input class="wipe-at" type="range" min="0" max="100" value="50"
+      aria-label="Where the wipe stands"></span>
   <span class="gap"></span>
   <button type="button" class="ecad-button in" aria-label="Zoom in">Zoom in</button>
   <button type="button" class="ecad-button reset" disabled>Reset zoom</button>

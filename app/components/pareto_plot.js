@@ -98,7 +98,7 @@ function layout() {
     yaxis: {...axis(info().label), ...(info().percent ? {ticksuffix: ' %'} : {})},
   };
 }
-const config = {responsive: true, displaylogo: false, modeBarButtons: [['zoom2d', 'pan2d', 'resetScale2d']]};
+const config = {responsive: true, displaylogo: false, displayModeBar: coarse ? false : 'hover', modeBarButtons: [['zoom2d', 'pan2d', 'resetScale2d']]};
 async function drawAll() {
   if (!metric) return;
   front = computeFront();

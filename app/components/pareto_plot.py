@@ -1,7 +1,8 @@
 """The Pareto front in Plotly, mounted once and fed by deltas.
 
-`gr.Plot` cannot say which point was clicked and draws itself anew at every value, which loses zoom and selection;
-so Plotly.js (from the plotly package's own files, nothing from the network) is driven by our own few lines.
+`gr.Plot` cannot say which point was clicked and draws itself anew at every value, which loses zoom and
+selection; so Plotly.js (from the plotly package's own files, nothing from the network) is driven by our own
+few lines.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ MOST_SELECTED = 3
 _TEMPLATE = """
 <div class="head">
   <label>Quality <select class="ecad-select metric" aria-label="Quality shown"></select></label>
-  <label>Cost <select class="ecad-select axis" aria-label="Cost shown"><option value="speed">times fewer MACs</option>
-    <option value="macs">GMACs</option></select></label>
+  <label>Cost <select class="ecad-select axis" aria-label="Cost shown">
+    <option value="speed">times fewer MACs</option><option value="macs">GMACs</option></select></label>
   <label hidden>Run <select class="ecad-select run" aria-label="Run shown"></select></label>
   <span class="gap"></span>
   <button type="button" class="ecad-button more" aria-pressed="false"
@@ -61,7 +62,8 @@ class ParetoPlot(gr.HTML):
         )
 
     def preprocess(self, payload: Any) -> dict[str, Any]:
-        """The selection; anything can be posted here, so what is no list of small whole numbers is dropped."""
+        """The selection; anything can be posted here, so what is no list of small whole numbers is
+        dropped."""
         if not isinstance(payload, dict) or not isinstance(payload.get("ids"), list):
             return {"run": None, "ids": []}
         ids = [i for i in payload["ids"] if isinstance(i, int) and not isinstance(i, bool) and i >= 0]

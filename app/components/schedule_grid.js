@@ -1,5 +1,6 @@
 // The paintable schedule: components across, denoising steps down (turned round on a narrow screen).
-// `props.value` is {rows: ["0110…", one string per step], times: [int per step], own: bool, gate, name, point}; 1 = compute.
+// `props.value` is {rows: ["0110…", one string per step], times: [int per step], own: bool, gate, name, point,
+// others: schedules whose differences can be outlined}; 1 = compute.
 // The first step always computes, so its cells are locked. One message to Python per gesture, never per cell.
 const model = props.model;                       // {columns: [{block, index, words, cost, gated}], parts: [...], fixed, fixedGated, once, uncached, presets}
 const C = model.columns.length;
@@ -193,7 +194,7 @@ function restore(from, to) {
 function adopt(next, remember) {           // a schedule that did not come from painting: a point, a preset, an upload
   if (remember) { undo.push(snapshot()); redo = []; }
   value = next; sent = next; R = next.rows.length; bits = parse(next.rows); cursor.r = Math.min(cursor.r, R - 1);
-  buttons(); title(); show(macs(), false); confirmFigures(); measure();
+  buttons(); title(); otherChoices(); show(macs(), false); confirmFigures(); measure();
 }
 function toggleLine(cells) {               // all computed -> all reused, otherwise all computed
   const before = snapshot(), free = cells.filter(([r]) => r > 0);
@@ -301,15 +302,15 @@ presets.addEventListener('change', async () => {
   const name = presets.value;
   presets.value = '';
   const next = await server.preset({name});
-  if (next.rows) { const before = snapshot(); adopt(next, false); undo.push(before); redo = []; publish(); }
+  if (next.rows) { const before = snapshot(); adopt({...next, others: value.others}, false); undo.push(before); redo = []; publish(); }
 });
 const against = query('.against');
 function otherChoices() {
   const kept = against.value;
   against.length = 1;
-  for (const o of props.others ?? []) against.add(new Option(o.title, o.title));
+  for (const o of value.others ?? []) against.add(new Option(o.title, o.title));
   against.value = [...against.options].some(o => o.value === kept) ? kept : '';
-  other = (props.others ?? []).find(o => o.title === against.value) ?? null;
+  other = (value.others ?? []).find(o => o.title === against.value) ?? null;
 }
 against.addEventListener('change', () => { otherChoices(); redraw(); });
 query('.download').addEventListener('click', async () => {
@@ -332,12 +333,11 @@ picker.addEventListener('change', async () => {
 watch('value', () => {
   const next = props.value;
   if (!next?.rows || next === sent || (next.rows.join() === strings().join() && next.name === value.name && String(next.times) === String(value.times))) {
-    if (next?.rows) { value = next; sent = next; title(); }
+    if (next?.rows) { value = next; sent = next; title(); otherChoices(); redraw(); }
     return;
   }
   adopt(next, true);
 });
-watch('others', () => { otherChoices(); redraw(); });
 new MutationObserver(redraw).observe(document.body, {attributes: true, attributeFilter: ['class']});
 new ResizeObserver(measure).observe(element.querySelector('.sheet'));
 element.dataset.ready = 'true';

@@ -20,7 +20,8 @@ _TEMPLATE = """
     <span class="name"></span>
     <button type="button" class="ecad-button undo" title="Ctrl+Z">Undo</button>
     <button type="button" class="ecad-button redo" title="Ctrl+Shift+Z">Redo</button>
-    <select class="ecad-select presets" aria-label="Start from a preset"><option value="">Start from…</option></select>
+    <select class="ecad-select presets" aria-label="Start from a preset">
+      <option value="">Start from…</option></select>
     <label>Outline what differs from
       <select class="ecad-select against"><option value="">nothing</option></select></label>
     <button type="button" class="ecad-button paint" aria-pressed="false">Drag paints</button>
@@ -30,8 +31,9 @@ _TEMPLATE = """
     <input type="file" accept=".json,application/json" hidden aria-label="Schedule file">
   </div>
   <div class="figures" aria-live="polite"></div>
-  <div class="sheet"><canvas tabindex="0" role="application" aria-label="Schedule. Arrow keys move, space toggles a cell,
-    shift and arrows paint, S toggles the step, L the component, B the block, control Z undoes."></canvas></div>
+  <div class="sheet"><canvas tabindex="0" role="application" aria-label="Schedule. Arrow keys move, space
+    toggles a cell, shift and arrows paint, S toggles the step, L the component, B the block, control Z
+    undoes."></canvas></div>
   <div class="foot"><span class="status" role="status"></span><span class="legend">LEGEND</span></div>
   <p class="keys">Drag to paint, Shift + drag for a rectangle, click a step or a block to toggle it.
     Keys: arrows, Space, S step, L component, B block, Ctrl+Z.</p>
@@ -41,15 +43,15 @@ _TEMPLATE = """
 class ScheduleGrid(gr.HTML):
     """A paintable schedule.
 
-    The value, in Python and on the wire, is `{"rows": ["0110…", …], "times": [int, …], "own": bool, "name": str,
-    "point": int | None}`: a string of bits per step (1 = compute), the time each step stands at, whether these are
-    the schedule's own times, and the point of the front it came from.
+    The value, in Python and on the wire, is `{"rows": ["0110…", …], "times": [int, …], "own": bool, "name":
+    str, "point": int | None}`: a string of bits per step (1 = compute), the time each step stands at, whether
+    these are the schedule's own times, and the point of the front it came from.
 
     Args:
         value: the schedule shown first.
-        model: what the browser needs to know of the layout and its costs: `columns` (block, part, index of the part,
-            words, MACs), `parts` (words), `fixed` (MACs per step), `once`, `uncached` (MACs of all steps computed)
-            and `presets` (names).
+        model: what the browser needs to know of the layout and its costs: `columns` (block, part, index of
+            the part, words, MACs), `parts` (words), `fixed` (MACs per step), `once`, `uncached` (MACs of all
+            steps computed) and `presets` (names).
         predict, preset, export_schedule: functions the browser calls; each takes and returns one dict.
     """
 
@@ -80,7 +82,6 @@ class ScheduleGrid(gr.HTML):
                 named(export_schedule, "export_schedule"),
             ],
             model=model,
-            others=[],
             largest=LARGEST_UPLOAD,
             **kwargs,
         )

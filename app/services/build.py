@@ -64,7 +64,7 @@ def build(model: str = "storybook", run: str | None = None, data_dir: str | None
         generator,
         worker,
         metrics=judging.metrics,
-        reward=judging.reward,
+        of_runs=judging.of_runs,
         prompts=prompts.of_run,
         data_dir=folder,
         shipped=shipped,

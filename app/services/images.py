@@ -24,7 +24,8 @@ _RECORD = "ecad"  # the PNG text chunk that holds what is known of the image
 
 
 BASELINE_LASTS = 20.0
-"""Seconds for which an uncached pass's time is compared with others: a machine's speed drifts with what else it does."""
+"""Seconds for which an uncached pass's time is compared with others: a machine's speed drifts with what else
+it does."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class Rendered:
     Attributes:
         path: the PNG file.
         seconds: of the denoising loop alone, in one exclusive turn of the device.
-        uncached_seconds: the same of the uncached schedule, measured in the same stretch of time on the same device.
+        uncached_seconds: the same of the uncached schedule, measured in the same stretch of time on the same
+            device.
         macs: multiply-accumulates of the whole pass, `full` convention.
         fidelity: metric name -> score against the uncached image; empty for the uncached image itself.
         facts: (fact, whether the judge reads it) of the caption; empty where no judge knows the prompt.
@@ -100,7 +102,8 @@ class Renderer:
     Args:
         generator: the image generator; only the worker's thread calls it.
         fidelity: metrics that compare an image with the uncached one of the same prompt and seed.
-        read_facts: (image uint8 [H, W, 3], prompt) -> [(fact, right?)], empty for a prompt it knows nothing about.
+        read_facts: (image uint8 [H, W, 3], prompt) -> [(fact, right?)], empty for a prompt it knows nothing
+            about.
     """
 
     def __init__(
@@ -122,7 +125,8 @@ class Renderer:
             generator.layout, np.ones((generator.rows, len(generator.layout)), dtype=bool), name="uncached"
         )
         self._warm = False
-        self._baseline: tuple[float, float] | None = None  # seconds of an uncached pass, and when they were measured
+        # Seconds of an uncached pass, and when they were measured.
+        self._baseline: tuple[float, float] | None = None
 
     def key(self, prompt: str, seed: int, schedule: Schedule) -> str:
         return self.cache.key(self.fingerprint, prompt, seed, schedule.key)

@@ -17,7 +17,7 @@ class Judging:
 
     Attributes:
         metrics: name -> metric, all that runs may ask for.
-        reward: name of the metric that searches use.
+        of_runs: names of the metrics of a new run, the reward first; a search pays for each of them.
         fidelity: the metrics that compare with the uncached image.
         read_facts: (image, prompt) -> [(fact, right?)], or None where the model has no judge.
     """
@@ -31,7 +31,7 @@ class Judging:
             self.metrics |= {one.name: one for one in (judge.reward, judge.facts)}
             self.read_facts = lambda image, prompt: _facts(judge, image, prompt)
         self.metrics |= {one.name: one for one in self.fidelity}
-        self.reward = next(iter(self.metrics)) if storybook else "ssim"
+        self.of_runs = ("storybook-reward", "facts-right", "psnr") if storybook else ("ssim", "psnr")
 
 
 def _facts(judge: Any, image: np.ndarray, prompt: str) -> list[tuple[str, bool]]:

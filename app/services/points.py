@@ -99,7 +99,9 @@ class Points:
     @property
     def metrics(self) -> list[str]:
         """Names of the metrics of this run, the reward first."""
-        names = {name for e in self._evaluations[:1] for name in e.means}
+        names = set(
+            self._evaluations[0].means if self._evaluations else self.store.fingerprint.get("metrics", ())
+        )
         known = [name for name in _ORDER if name in names]
         rest = sorted(names - set(known))
         ordered = [*known, *rest]
@@ -122,7 +124,8 @@ class Points:
         return front
 
     def first_choice(self, speed: float = 2.5) -> int | None:
-        """The point to show before anybody chose: on the front, found by the search, near `speed` times fewer MACs."""
+        """The point to show before anybody chose: on the front, found by the search, near `speed` times fewer
+        MACs."""
         front = self.front()
         found = [i for i in front if self._kinds[i] == OTHER] or front
         uncached = self.store.uncached_macs

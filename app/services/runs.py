@@ -1,8 +1,9 @@
 """The runs the page shows, and the one search that all visitors share.
 
 A run is opened for reading. The first time somebody evaluates a schedule or starts a search on it, it becomes
-writable: in place if it lies in the data folder, else as a copy there, so what is shipped stays as it is. The copy
-begins with the same evaluations in the same order, so points keep their ids and every open page simply goes on.
+writable: in place if it lies in the data folder, else as a copy there, so what is shipped stays as it is. The
+copy begins with the same evaluations in the same order, so points keep their ids and every open page simply
+goes on.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from .points import Points
 from .schedules import PageError
 from .worker import DeviceWorker, Priority
 
-# Leaves of a fingerprint that change an image's last bits at most; with any other difference scores do not compare.
+# Leaves of a fingerprint that change an image's last bits at most; with others scores do not compare.
 _HARMLESS = re.compile(
     r"threads|device|dtype|mode|torch|diffusers|transformers|.*version.*|library|python|numpy"
 )
@@ -114,7 +115,7 @@ class Runs:
     Args:
         generator: the image generator; called in the worker's thread only.
         metrics: name -> metric, every metric a run may ask for.
-        reward: name of the metric a new run searches on.
+        of_runs: names of the metrics of a new run, the reward first.
         prompts: count -> that many texts for a new run.
         shipped: a run file to show first, or None; `asked` (a name or path) goes before it.
     """
@@ -125,14 +126,14 @@ class Runs:
         worker: DeviceWorker,
         *,
         metrics: Mapping[str, Any],
-        reward: str,
+        of_runs: Sequence[str],
         prompts: Callable[[int], Sequence[str]],
         data_dir: Path,
         shipped: Path | None = None,
         asked: str | Path | None = None,
     ):
         self.generator, self.worker = generator, worker
-        self.metrics, self.reward, self.prompts = metrics, reward, prompts
+        self.metrics, self.of_runs, self.prompts = metrics, of_runs, prompts
         self.data_dir = data_dir
         self._lock = threading.RLock()
         self._runs: dict[str, Run] = {}
@@ -157,7 +158,8 @@ class Runs:
         return self[None]
 
     def poll(self, query: Mapping[str, Any]) -> dict[str, Any]:
-        """What a page must know now: the points it does not have, the runs there are, the state of the search."""
+        """What a page must know now: the points it does not have, the runs there are, the state of the
+        search."""
         run = self[query.get("run")]
         now = time.monotonic()
         if now - self._looked > 0.4:  # many pages ask; the file need not be read for each
@@ -230,12 +232,13 @@ class Runs:
             generations=generations,
             seeds_per_prompt=1,
             batch=min(6, images),
-            reward=self.reward,
+            reward=self.of_runs[0],
             seed=seed,
         )
 
     def go_on(self, key: str | None, generations: int) -> Run:
-        """Search on in a run by that many generations; all it holds stays. `PageError` while a search runs."""
+        """Search on in a run by that many generations; all it holds stays. `PageError` while a search
+        runs."""
         with self._lock:
             self._refuse_second()
             run = self.writable(self[key])
@@ -283,7 +286,8 @@ class Runs:
     # by hand
 
     def evaluate(self, key: str | None, schedule: Schedule, name: str) -> EvaluationTask:
-        """Score a schedule on the run's evaluation set; a search that runs there takes it in as an individual."""
+        """Score a schedule on the run's evaluation set; a search that runs there takes it in as an
+        individual."""
         with self._lock:
             run = self.writable(self[key])
             if run is self._active and run.search.state in ACTIVE:
@@ -331,8 +335,8 @@ class Runs:
         serious = self._serious(run.store, self._evaluator(run.store))
         if serious:
             run.note = (
-                "This run was made with other weights or metrics than those loaded here: its points show what was"
-                " measured then, the images what the present weights make of the same schedules."
+                "This run was made with other weights or metrics than those loaded here: its points show what"
+                " was measured then, the images what the present weights make of the same schedules."
             )
         self._runs[run.key] = run
         return run
@@ -342,7 +346,7 @@ class Runs:
         return run_path(f"{path.stem}-{digest}", self.data_dir)
 
     def _new(self, settings: SearchSettings, name: str) -> Run:
-        evaluator = make_evaluator(self.generator, self._metrics([settings.reward, *self.metrics]), settings)
+        evaluator = make_evaluator(self.generator, self._metrics([settings.reward, *self.of_runs]), settings)
         path = run_path(name, self.data_dir)
         store = open_run(path, evaluator, settings, accept_changes=True)
         run = Run(name, name, path, self.generator.rows)

@@ -1,4 +1,5 @@
-"""Schedules between the browser and the library: what the grid holds, what a file says, what a preset makes."""
+"""Schedules between the browser and the library: what the grid holds, what a file says, what a preset
+makes."""
 
 from __future__ import annotations
 
@@ -54,12 +55,13 @@ class Schedules:
         names = list(self.layout.names)
         blocks = list(self.layout.blocks)
         several = self.layout.family == "flux"
+        words = [_WORDS.get(name, name) for name in names]
         columns = [
             {
                 "block": component.block,
                 "part": component.name,
                 "index": names.index(component.name),
-                "words": f"block {blocks.index(component.block)}, {_WORDS.get(component.name, component.name)}",
+                "words": f"block {blocks.index(component.block)}, {words[names.index(component.name)]}",
                 "cost": int(self.costs.component[component.index]),
                 "gated": 0
                 if component.name == self.layout.gated
@@ -117,11 +119,12 @@ class Schedules:
         )
 
     def from_file(self, name: str, text: str | None, size: int) -> Schedule:
-        """The schedule of an uploaded file, read strictly; `text` is None where the browser did not send it."""
+        """The schedule of an uploaded file, read strictly; `text` is None where the browser sent none."""
         name = re.sub(r"[^\w .()+-]", "_", str(name))[:80] or "the file"
         if text is None or size > LARGEST_FILE or len(text) > LARGEST_FILE:
             raise PageError(
-                f"{name} has {size / 1e6:.0f} MB; a schedule has at most {LARGEST_FILE / 1e6:.0f} MB, so it was not read."
+                f"{name} has {size / 1e6:.0f} MB; a schedule has at most {LARGEST_FILE / 1e6:.0f} MB,"
+                " so it was not read."
             )
         schedule = Schedule.from_json(text, source=name, layout=self.layout)
         return schedule if schedule.name else schedule.replace(name=name.removesuffix(".json"))

@@ -1,9 +1,10 @@
 """One thread owns the device; everything that computes waits for its turn here.
 
 Jobs carry a priority: a visitor's render goes before a hand-edited schedule's evaluation, and that before the
-search. A job of lower urgency gives way in its middle: it calls `yield_point()` between two denoising steps, and
-the worker then runs what waits with more urgency, in the same thread, before it returns. So a render waits for one
-step of the search, never for a candidate, and while it runs nothing else computes: its time is a fair one.
+search. A job of lower urgency gives way in its middle: it calls `yield_point()` between two denoising steps,
+and the worker then runs what waits with more urgency, in the same thread, before it returns. So a render
+waits for one step of the search, never for a candidate, and while it runs nothing else computes: its time
+is a fair one.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ class Job:
     """A piece of work on its way through the worker.
 
     Attributes:
-        progress: share of the work that is done, 0 to 1; the job's own function writes it, anyone may read it.
+        progress: share of the work that is done, 0 to 1; the job's own function writes it, anyone may read
+            it.
     """
 
     def __init__(self, work: Callable[[Job], Any], priority: int, number: int):
@@ -69,7 +71,8 @@ class Job:
         return self._finished.wait(timeout)
 
     def result(self) -> Any:
-        """The work's result, waiting for it. Raises what the work raised, `CancelledError` if it never began."""
+        """The work's result, waiting for it. Raises what the work raised, `CancelledError` if it never
+        began."""
         self._finished.wait()
         if self._error is not None:
             raise self._error

@@ -17,7 +17,8 @@ def dpm_grid(rows: int) -> tuple[int, ...]:
 
 @pytest.fixture(scope="session")
 def description():
-    """Layout, grid and costs of the embedded model; its weights play no part in what the page computes of them."""
+    """Layout, grid and costs of the embedded model; its weights play no part in what the page computes of
+    them."""
     return SimpleNamespace(
         name="storybook",
         layout=ecad.layout("storybook"),

@@ -13,7 +13,9 @@ from app.services.points import FEWER, FORA, HAND, OTHER, UNCACHED, Points
 
 @pytest.fixture
 def store(tmp_path, schedules):
-    settings = ecad.SearchSettings.of("default", prompts=["a red house"], reward="ssim", generations=1, batch=1)
+    settings = ecad.SearchSettings.of(
+        "default", prompts=["a red house"], reward="ssim", generations=1, batch=1
+    )
     made = ecad.RunStore.create(
         tmp_path / "run.sqlite",
         settings,

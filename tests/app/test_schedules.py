@@ -46,7 +46,9 @@ def test_the_browsers_sum_is_the_librarys_figure(schedules):
         total = model["once"] + len(wire["rows"]) * model["fixed"]
         for r, row in enumerate(wire["rows"]):
             total += sum(
-                column["cost"] for column, bit in zip(model["columns"], row, strict=True) if r == 0 or bit == "1"
+                column["cost"]
+                for column, bit in zip(model["columns"], row, strict=True)
+                if r == 0 or bit == "1"
             )
         assert total == schedules.predict(wire)["macs"] == schedules.macs(schedule)
 

@@ -1,4 +1,5 @@
-"""The worker's rules: urgency decides the order, long work gives way at its yield points, cancelled work ends."""
+"""The worker's rules: urgency decides the order, long work gives way at its yield points, cancelled work
+ends."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """The real page over a small random pipeline, and a real browser to drive it.
 
-Playwright's own Chromium is taken if it is installed, else the system's. With neither the tests skip and say what to
-install; where CI=true is set they fail instead, so that a broken installation cannot pass for a good one.
+Playwright's own Chromium is taken if it is installed, else the system's. With neither the tests skip and say
+what to install; where CI=true is set they fail instead, so that a broken installation cannot pass for a good
+one.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ def browser():
     except ImportError:
         _missing("no playwright: `pip install -r tests/requirements.txt`")
     with sync_playwright() as playwright:
-        system = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+        system = next(
+            filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+        )
         try:
             made = playwright.chromium.launch(args=FLAGS)
         except Error:
@@ -64,7 +67,8 @@ def _write_run(path, services) -> None:
 
 
 def add_evaluation(store, schedule, macs: int, uncached: int, origin: str = "search") -> None:
-    """Score a schedule as if it had been rendered: the better the dearer, with a little scatter from its key."""
+    """Score a schedule as if it had been rendered: the better the dearer, with a little scatter from its
+    key."""
     scatter = int(schedule.key[:4], 16) / 65535
     quality = 1 - 0.3 * (1 - macs / uncached) ** 2 * (0.5 + scatter)
     store.add_schedule(schedule, macs=macs, origin=origin, generation=0, name=schedule.name)
@@ -98,7 +102,8 @@ def explorer(tiny_pixart_28_path, tmp_path_factory):
 
 @pytest.fixture
 def visit(browser, explorer):
-    """Open the page as a visitor of one's own: `visit(width=..., height=...)` gives a Playwright page, ready."""
+    """Open the page as a visitor of one's own: `visit(width=..., height=...)` gives a Playwright page,
+    ready."""
     contexts = []
 
     def visit(width: int = 1280, height: int = 1000, wait: bool = True, **options):

@@ -59,9 +59,7 @@ def cell(page, row: int, column: int) -> tuple[float, float]:
 
 def from_preset(page, name: str) -> int:
     page.locator("#grid .presets").select_option(name)
-    page.wait_for_function(
-        "n => document.querySelector('#grid .name').textContent === n", arg=name
-    )
+    page.wait_for_function("n => document.querySelector('#grid .name').textContent === n", arg=name)
     return macs(page)
 
 
@@ -91,7 +89,9 @@ def test_a_click_on_a_point_shows_its_schedule_and_its_pictures(visit, explorer)
     page = visit()
     number = click_point(page, -2)
     evaluation = explorer.services.runs.first.points.evaluation(number)
-    page.wait_for_function("n => document.querySelector('#grid .name').textContent === n", arg=evaluation.name)
+    page.wait_for_function(
+        "n => document.querySelector('#grid .name').textContent === n", arg=evaluation.name
+    )
     page.wait_for_function(
         "n => [...document.querySelectorAll('#compare .card .title')].some(t => t.textContent === n)",
         arg=evaluation.name,
@@ -123,7 +123,9 @@ def test_a_painted_schedule_is_predicted_rendered_evaluated_and_appears_on_the_f
     )
     known = int(page.locator("#front .frame").get_attribute("data-edited"))
     page.locator("#evaluate").click()
-    page.wait_for_function("n => +document.querySelector('#front .frame').dataset.edited === n + 1", arg=known)
+    page.wait_for_function(
+        "n => +document.querySelector('#front .frame').dataset.edited === n + 1", arg=known
+    )
     page.wait_for_function("document.querySelector('#status').innerText.includes('on the front')")
     points = explorer.services.runs.first.points
     newest = points.evaluation(len(points) - 1)
@@ -212,7 +214,9 @@ def test_two_visitors_are_served_and_see_the_same_search(visit, explorer):
     assert titles(one)[1] != titles(two)[1]
     one.locator("#search .start").click()
     for page in (one, two):
-        page.wait_for_function("['running', 'paused'].includes(document.querySelector('#search [data-status]').dataset.status)")
+        page.wait_for_function(
+            "['running', 'paused'].includes(document.querySelector('#search [data-status]').dataset.status)"
+        )
     two.locator("#search .pause").click()
     for page in (one, two):
         page.wait_for_function("document.querySelector('#search [data-status]').dataset.status === 'paused'")
@@ -315,7 +319,11 @@ def test_every_bad_upload_is_one_sentence_and_the_page_lives_on(visit, explorer)
 
 @pytest.mark.parametrize(
     ("field", "text", "says"),
-    [("prompt", "", "empty"), ("prompt", "x" * 10_000, "10,000 characters"), ("seed", "seven", "whole number")],
+    [
+        ("prompt", "", "empty"),
+        ("prompt", "x" * 10_000, "10,000 characters"),
+        ("seed", "seven", "whole number"),
+    ],
 )
 def test_a_bad_prompt_or_seed_is_one_sentence(visit, field, text, says):
     page = visit()
@@ -390,6 +398,8 @@ def test_programs_find_two_named_endpoints_and_no_plumbing(explorer):
     named = client.view_api(return_format="dict")["named_endpoints"]
     assert set(named) == {"/render", "/predict"}
     predicted = client.predict("fora-3", api_name="/predict")
-    assert predicted["macs"] == explorer.services.schedules.macs(explorer.services.schedules.presets["fora-3"])
+    assert predicted["macs"] == explorer.services.schedules.macs(
+        explorer.services.schedules.presets["fora-3"]
+    )
     rendered = client.predict("a red house", 3, "fora-3", api_name="/render")
     assert rendered["seconds"] > 0 and rendered["image"].endswith(".png")
