@@ -80,12 +80,10 @@ class RunFile:
         """
         path = Path(path)
         lock = RunLock(path)
+        unfinished = path.with_name(f".{path.name}.new")
         try:
             if path.exists():
                 raise SearchError(f"{path} exists already")
-            store = cls(path, uri=path.absolute().as_uri() + "?mode=rwc", lock=lock)
-            db = store._db()
-            db.execute("PRAGMA journal_mode=WAL")
             facts = {
                 "settings": settings.to_json(),
                 "layout": json.dumps(layout.name),
@@ -96,16 +94,20 @@ class RunFile:
                 "created": json.dumps(datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")),
                 "state": json.dumps("new"),
             }
-            with (
-                store._transaction() as db
-            ):  # a kill before its end leaves a file without tables, which is no run
-                for statement in _TABLES.split(";\n"):
-                    if statement.strip():
-                        db.execute(statement)
-                db.executemany("INSERT INTO facts VALUES (?, ?)", facts.items())
-                db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                db.execute(f"PRAGMA user_version = {FORMAT}")
+            # Under its name the file is a whole run or not there: a kill in between leaves the name free.
+            unfinished.unlink(missing_ok=True)
+            db = sqlite3.connect(unfinished)
+            db.executescript(_TABLES)
+            db.executemany("INSERT INTO facts VALUES (?, ?)", facts.items())
+            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            db.execute(f"PRAGMA user_version = {FORMAT}")
+            db.commit()
+            db.close()
+            unfinished.replace(path)
+            store = cls(path, uri=path.absolute().as_uri() + "?mode=rw", lock=lock)
+            store._db().execute("PRAGMA journal_mode=WAL")
         except BaseException:
+            unfinished.unlink(missing_ok=True)
             lock.release()
             raise
         return store
@@ -122,15 +124,20 @@ class RunFile:
         if len(header) < 100 or not header.startswith(b"SQLite format 3\0"):
             raise SearchError(f"{path} is not a run of ECAD Explorer")
         wal = header[18] == 2  # the file format's write version: 2 is WAL
-        lock = RunLock(path) if write else None
+        alone = not os.access(path.parent, os.W_OK)
+        journal = path.with_name(path.name + "-wal")
+        if alone and wal and journal.exists() and journal.stat().st_size:
+            raise SearchError(
+                f"the run {path} was not closed; copy it with {journal.name} to where one can write"
+            )
         if write:
             mode = "?mode=rw"
-        elif not wal or not os.access(path.parent, os.W_OK):
+        elif not wal or alone:
             # Nothing may write it, or nothing can: SQLite then needs neither locks nor side files.
             mode = "?mode=ro&immutable=1"
         else:
             mode = "?mode=ro"
-        store = cls(path, uri=path.absolute().as_uri() + mode, lock=lock)
+        store = cls(path, uri=path.absolute().as_uri() + mode, lock=RunLock(path) if write else None)
         try:
             db = store._db()
             found = db.execute("PRAGMA application_id").fetchone()[0]

@@ -121,11 +121,12 @@ class Search:
         return self._state
 
     def start(self) -> None:
-        """Begin or go on in a new thread; does nothing while one runs, ends a pause."""
+        """Begin, or go on after a stop, in a new thread; end a pause. Does nothing while it runs or stops."""
         with self._lock:
-            if self._thread is not None and self._thread.is_alive():
-                if not self._halt.is_set():
-                    self._go.set()
+            if self._state in ("pausing", "paused"):
+                self._state = "running"
+                self._go.set()
+            if self._state in ("running", "stopping"):
                 return
             self._halt.clear()
             self._go.set()
@@ -142,18 +143,13 @@ class Search:
 
     def resume(self) -> None:
         """End a pause; begin again after a stop."""
-        with self._lock:
-            if self._state in ("pausing", "paused"):
-                self._state = "running"
-                self._go.set()
-                return
-        if self._state == "stopped":
+        if self._state in ("pausing", "paused", "stopped"):
             self.start()
 
     def stop(self) -> None:
         """End soon, at the next denoising row; the run stays resumable."""
         with self._lock:
-            if self._thread is not None and self._thread.is_alive():
+            if self._state in ("running", "pausing", "paused"):
                 self._state = "stopping"
                 self._halt.set()
                 self._go.set()

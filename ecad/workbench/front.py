@@ -60,13 +60,13 @@ def run(args: argparse.Namespace) -> int:
             print(json.dumps(report, indent=4, allow_nan=False))
         else:
             print(f"{store.name}: {store.count()} evaluations of {store.settings.model} ({store.state})")
-            print(table(front))
+            print(table(front, store.settings.reward))
     return 0
 
 
-def table(front: Sequence[Evaluation]) -> str:
-    """The front as text columns, cheapest first."""
-    metrics = sorted({name for evaluation in front for name in evaluation.means})
+def table(front: Sequence[Evaluation], reward: str) -> str:
+    """The front as text columns, cheapest first; `reward` is what the quality is the mean of."""
+    metrics = sorted({name for evaluation in front for name in evaluation.means} - {reward})
     head = ["name", "steps", "GMACs", "speed", "quality", *metrics]
     lines = [
         [

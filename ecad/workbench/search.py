@@ -110,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
         say("")
         print(f"{store.count()} evaluations in {path} ({store.state})")
         print(f"digest {store.digest()}")
-        print(table(store.front()))
+        print(table(store.front(), settings.reward))
     return 0
 
 

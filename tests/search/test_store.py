@@ -194,6 +194,44 @@ def test_an_exported_run_opens_where_nothing_can_be_written(store, toy, tmp_path
         assert file.read(20)[18] == 1, "a shipped run must not be in WAL mode"
 
 
+def test_a_run_that_was_not_closed_is_not_read_without_its_journal(store, toy, monkeypatch):
+    add(store, toy, 2, macs=500, scores=[[1, 2], [3]])  # lies in the journal still
+    monkeypatch.setattr("ecad.search.runfile.os.access", lambda *_: False)  # as on a read-only disk
+    with pytest.raises(SearchError, match="was not closed"):
+        RunStore.open(store.path)
+    store.close()
+    with RunStore.open(store.path) as whole:
+        assert whole.count() == 1
+
+
+def test_a_run_that_was_killed_at_its_birth_leaves_its_name_free(toy, tmp_path, monkeypatch):
+    def create():
+        return RunStore.create(
+            tmp_path / "a.sqlite",
+            toy.toy_settings(),
+            layout=toy.ToyGenerator.layout,
+            uncached_macs=1,
+            higher_is_better=True,
+            batches=[1],
+            fingerprint={},
+        )
+
+    class Killed(BaseException):
+        pass
+
+    def kill(*_):
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Path, "replace", kill)
+        patch.setattr(Path, "unlink", lambda *_, **__: None)
+        create()
+    assert not (tmp_path / "a.sqlite").exists()
+    create().close()
+    with pytest.raises(SearchError, match="exists already"):
+        create()
+
+
 def test_what_is_no_run_is_refused_with_one_sentence(tmp_path):
     text = tmp_path / "text.sqlite"
     text.write_text("hello " * 100)
