@@ -7,7 +7,7 @@ from html import escape
 import gradio as gr
 
 from .components.compare import Compare
-from .components.pareto_plot import ParetoPlot
+from .components.pareto_plot import PLOTLY_JS, ParetoPlot
 from .components.schedule_grid import ScheduleGrid
 from .components.search_panel import SearchPanel
 from .handlers import Handlers, code
@@ -32,7 +32,9 @@ def create_app(services: Services) -> gr.Blocks:
     handlers = Handlers(services)
     selection, grid_value = handlers.first()
     handlers.prepare(services.prompts.examples[0], FIRST_SEED, selection, grid_value)
-    gr.set_static_paths([services.renderer.cache.folder])
+    gr.set_static_paths(
+        [PLOTLY_JS, services.renderer.cache.folder]
+    )  # one file and the pictures, nothing else
     with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
         gr.HTML(_header(services), elem_id="header")
         with gr.Row(equal_height=False):

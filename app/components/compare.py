@@ -8,6 +8,8 @@ from typing import Any
 import gradio as gr
 
 _HERE = pathlib.Path(__file__).parent
+_JS = (_HERE / "compare.js").read_text("utf-8")
+_CSS = (_HERE / "compare.css").read_text("utf-8")
 
 _TEMPLATE = """
 <div class="bar">
@@ -38,8 +40,8 @@ class Compare(gr.HTML):
         super().__init__(
             value=value or {"images": []},
             html_template=_TEMPLATE,
-            css_template=(_HERE / "compare.css").read_text("utf-8"),
-            js_on_load=(_HERE / "compare.js").read_text("utf-8"),
+            css_template=_CSS,
+            js_on_load=_JS,
             apply_default_css=False,
             **kwargs,
         )

@@ -17,6 +17,8 @@ import plotly
 from .calls import named
 
 _HERE = pathlib.Path(__file__).parent
+_JS = (_HERE / "pareto_plot.js").read_text("utf-8")
+_CSS = (_HERE / "pareto_plot.css").read_text("utf-8")
 PLOTLY_JS = pathlib.Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 MOST_SELECTED = 3
 
@@ -48,12 +50,11 @@ class ParetoPlot(gr.HTML):
     """
 
     def __init__(self, value: dict[str, Any] | None = None, *, poll: Callable[[dict], dict], **kwargs: Any):
-        gr.set_static_paths([PLOTLY_JS])  # this one file, never its directory
         super().__init__(
             value=value or {"run": None, "ids": []},
             html_template=_TEMPLATE,
-            css_template=(_HERE / "pareto_plot.css").read_text("utf-8"),
-            js_on_load=(_HERE / "pareto_plot.js").read_text("utf-8"),
+            css_template=_CSS,
+            js_on_load=_JS,
             head=f'<script src="/gradio_api/file={PLOTLY_JS}"></script>',
             apply_default_css=False,
             server_functions=[named(poll, "poll")],

@@ -12,6 +12,8 @@ import gradio as gr
 from .calls import named
 
 _HERE = pathlib.Path(__file__).parent
+_JS = (_HERE / "schedule_grid.js").read_text("utf-8")
+_CSS = (_HERE / "schedule_grid.css").read_text("utf-8")
 LARGEST_UPLOAD = 2_000_000  # bytes; the largest schedule the original ships has 205 KB
 
 _TEMPLATE = """
@@ -48,7 +50,7 @@ class ScheduleGrid(gr.HTML):
     these are the schedule's own times, and the point of the front it came from.
 
     Args:
-        value: the schedule shown first.
+        value: the schedule shown first. (None only where Gradio copies the component for an update.)
         model: what the browser needs to know of the layout and its costs: `columns` (block, part, index of
             the part, words, MACs), `parts` (words), `fixed` (MACs per step), `once`, `uncached` (MACs of all
             steps computed) and `presets` (names).
@@ -57,7 +59,7 @@ class ScheduleGrid(gr.HTML):
 
     def __init__(
         self,
-        value: dict[str, Any],
+        value: dict[str, Any] | None = None,
         *,
         model: dict[str, Any],
         predict: Callable[[dict], dict],
@@ -73,8 +75,8 @@ class ScheduleGrid(gr.HTML):
         super().__init__(
             value=value,
             html_template=_TEMPLATE.replace("LEGEND", legend),
-            css_template=(_HERE / "schedule_grid.css").read_text("utf-8"),
-            js_on_load=(_HERE / "schedule_grid.js").read_text("utf-8"),
+            css_template=_CSS,
+            js_on_load=_JS,
             apply_default_css=False,
             server_functions=[
                 named(predict, "predict"),

@@ -8,6 +8,8 @@ from typing import Any
 import gradio as gr
 
 _HERE = pathlib.Path(__file__).parent
+_JS = (_HERE / "search_panel.js").read_text("utf-8")
+_CSS = (_HERE / "search_panel.css").read_text("utf-8")
 
 _TEMPLATE = """
 <div class="row"><span class="word" role="status">idle</span>
@@ -27,8 +29,8 @@ class SearchPanel(gr.HTML):
         super().__init__(
             value=value or {},
             html_template=_TEMPLATE,
-            css_template=(_HERE / "search_panel.css").read_text("utf-8"),
-            js_on_load=(_HERE / "search_panel.js").read_text("utf-8"),
+            css_template=_CSS,
+            js_on_load=_JS,
             apply_default_css=False,
             **kwargs,
         )

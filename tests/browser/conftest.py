@@ -21,7 +21,7 @@ FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
     " --disable-component-update --disable-sync"
 ).split()
-PATIENCE = 180_000  # milliseconds: tests assert order and state, never speed
+PATIENCE = int(os.environ.get("ECAD_BROWSER_PATIENCE", "180000"))  # milliseconds; tests assert order and state, never speed
 
 
 def _missing(reason: str) -> None:
