@@ -14,10 +14,11 @@ from ecad.search.errors import SearchError
 from ecad.search.evaluation import Evaluation
 from ecad.search.evaluator import Evaluator
 from ecad.search.folders import data_folder, find_run, run_names, run_path, runs_folder
+from ecad.search.progress import Progress
 from ecad.search.run import make_evaluator, open_run
 from ecad.search.settings import SearchSettings
 from ecad.search.store import RunStore
-from ecad.search.thread import Progress, Search
+from ecad.search.thread import Search
 
 __all__ = [
     "Evaluation",

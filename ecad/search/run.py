@@ -11,9 +11,10 @@ from ecad.models.protocol import ImageGenerator, OnRow
 from ecad.search.errors import SearchError
 from ecad.search.evaluation import Evaluation
 from ecad.search.evaluator import Evaluator
+from ecad.search.progress import Progress
 from ecad.search.settings import STOPS, SearchSettings
 from ecad.search.store import RunStore
-from ecad.search.thread import Progress, RunOnDevice, Search
+from ecad.search.thread import RunOnDevice, Search
 
 
 def search(

@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import CancelledError
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,6 +19,7 @@ from ecad.search.evaluation import Evaluation
 from ecad.search.evaluator import Evaluator
 from ecad.search.front import hypervolume, non_dominated
 from ecad.search.genome import Genome, RawGenome, RowGenome
+from ecad.search.progress import Pace, Progress
 from ecad.search.seeds import seed_schedules
 from ecad.search.settings import STOPS
 from ecad.search.store import RunStore
@@ -28,7 +27,6 @@ from ecad.search.store import RunStore
 RunOnDevice = Callable[[Callable[[], Any]], Any]
 """Runs a job where the device may be used, waits for it, returns its result; by default right here."""
 
-OVERHEAD = 0.25  # of an evaluation besides denoising, as a share of an uncached one: for the estimate of time
 PLATEAU = 1e-3  # growth of the hypervolume below which a plateau is one
 
 
@@ -38,34 +36,6 @@ class _Stopped(Exception):
 
 class _Enough(Exception):
     """A limit is reached; the message says which."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a search stands.
-
-    Attributes:
-        state: "new", "running", "pausing", "paused", "stopping", "stopped", "finished" or "failed".
-        message: why it finished or failed, or what it is doing, in words.
-        generation: number of the present generation, 0 for the seeds.
-        generations: the last generation's number, or None without such a limit.
-        done, wanted: candidates of the present generation evaluated, and all of them.
-        evaluations: finished evaluations of the run, brought in by anyone.
-        seconds: device time spent on evaluations, all sessions together.
-        eta: seconds to the end at the present pace; None where no limit allows a guess.
-        hypervolume: of the front after the last finished generation; None before the first.
-    """
-
-    state: str
-    message: str
-    generation: int
-    generations: int | None
-    done: int
-    wanted: int
-    evaluations: int
-    seconds: float
-    eta: float | None
-    hypervolume: float | None
 
 
 class Search:
@@ -109,16 +79,17 @@ class Search:
         self._state, self._message = "new", ""
         self._generation = self._done = self._wanted = 0
         self._hypervolume: float | None = None
-        self._pace: deque[tuple[float, float]] = deque(
-            maxlen=16
-        )  # (effort, wall seconds) of the last computed here
-        self._left = 0.0  # effort of the present generation's candidates that are not evaluated yet
+        self._pace = Pace()
 
     # control
 
     @property
     def state(self) -> str:
         return self._state
+
+    @property
+    def _busy(self) -> bool:
+        return self._state in ("running", "pausing", "paused", "stopping")
 
     def start(self) -> None:
         """Begin, or go on after a stop, in a new thread; end a pause. Does nothing while it runs or stops."""
@@ -217,24 +188,9 @@ class Search:
                 wanted=self._wanted,
                 evaluations=evaluations,
                 seconds=seconds,
-                eta=self._eta(settings, seconds, evaluations),
+                eta=self._pace.eta(settings, self._generation, evaluations, seconds) if self._busy else None,
                 hypervolume=self._hypervolume,
             )
-
-    def _eta(self, settings: Any, seconds: float, evaluations: int) -> float | None:
-        if self._state in ("finished", "failed", "stopped") or not self._pace:
-            return None
-        per_effort = sum(seconds for _, seconds in self._pace) / sum(effort for effort, _ in self._pace)
-        usual = OVERHEAD + 0.4  # of a child not born yet
-        ends = []
-        if settings.generations is not None:
-            later = max(0, settings.generations - self._generation) * settings.population
-            ends.append((later * usual + self._left) * per_effort)
-        if settings.evaluations is not None:
-            ends.append((settings.evaluations - evaluations) * usual * per_effort)
-        if settings.time_limit is not None:
-            ends.append(settings.time_limit - seconds)
-        return max(0.0, min(ends)) if ends else None
 
     # the thread
 
@@ -355,8 +311,8 @@ class Search:
         for index, schedule in enumerate(schedules):
             name = names.get(schedule.key) or schedule.name or f"g{number:03d}-{index:02d}"
             kind = origin or ("seed" if number == 0 else "search")
-            left = sum(OVERHEAD + cost for cost in costs[index:])
-            self._set(message=f"generation {number}: {name}", left=left)
+            self._set(message=f"generation {number}: {name}")
+            self._pace.left(costs[index:])
             known = self.store.evaluation(schedule.key)
             if known is None:
                 self._check_spent()
@@ -364,11 +320,12 @@ class Search:
                 known = self._evaluate(
                     schedule, name, kind, number, self._run_on_device, self._search_row, self._checkpoint
                 )
-                self._pace.append((OVERHEAD + costs[index], time.perf_counter() - start))
+                self._pace.took(costs[index], time.perf_counter() - start)
             if not math.isfinite(known.quality):
                 raise SearchError(f"{name} has no quality: the reward gave no number")
             objectives.append((known.cost, 1.0 - known.quality))
-            self._set(done=begin + index + 1, left=left - OVERHEAD - costs[index])
+            self._set(done=begin + index + 1)
+            self._pace.left(costs[index + 1 :])
         return objectives
 
     def _checkpoint(self) -> None:
