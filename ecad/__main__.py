@@ -26,7 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code: 0 done, 2 the user's input was at fault, 130 interrupted."""
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(
-        prog="python -m ecad", description="Caching schedules for diffusion transformers: make, run, measure, search."
+        prog="python -m ecad",
+        description="Caching schedules for diffusion transformers: make, run, measure, search.",
     )
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     # Only the command asked for is imported: its siblings may need packages that it does not.

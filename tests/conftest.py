@@ -10,12 +10,18 @@ import pytest
 def _t5(torch, width: int):
     from transformers import T5Config, T5EncoderModel, T5Tokenizer
 
-    words = "a red blue green house tree car boat left of on grass in snow at night".split()
+    words = ["a", "red", "blue", "green", "house", "tree", "car", "boat", "left", "of", "on", "grass", "in", "snow", "at", "night"]
     vocab = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -10.0)]
     vocab += [("▁" + word, -2.0) for word in words] + [(chr(c), -8.0) for c in range(97, 123)] + [("▁", -7.0)]
     tokenizer = T5Tokenizer(vocab=vocab, extra_ids=0)
     config = T5Config(
-        vocab_size=len(tokenizer), d_model=width, d_kv=8, d_ff=2 * width, num_layers=1, num_heads=2, pad_token_id=0
+        vocab_size=len(tokenizer),
+        d_model=width,
+        d_kv=8,
+        d_ff=2 * width,
+        num_layers=1,
+        num_heads=2,
+        pad_token_id=0,
     )
     return tokenizer, T5EncoderModel(config)
 
@@ -68,13 +74,19 @@ def save_tiny_pixart(folder: Path, *, blocks: int = 4, sigma: bool = False, seed
     torch.nn.init.normal_(transformer.proj_out.weight, std=0.2)
     scheduler = DPMSolverMultistepScheduler(beta_start=1e-4, beta_end=2e-2, beta_schedule="linear")
     pipeline = (PixArtSigmaPipeline if sigma else PixArtAlphaPipeline)(
-        tokenizer=tokenizer, text_encoder=text_encoder, vae=_vae(), transformer=transformer, scheduler=scheduler
+        tokenizer=tokenizer,
+        text_encoder=text_encoder,
+        vae=_vae(),
+        transformer=transformer,
+        scheduler=scheduler,
     )
     pipeline.save_pretrained(folder)
     return folder
 
 
-def save_tiny_flux(folder: Path, *, double: int = 2, single: int = 3, guidance: bool = True, seed: int = 0) -> Path:
+def save_tiny_flux(
+    folder: Path, *, double: int = 2, single: int = 3, guidance: bool = True, seed: int = 0
+) -> Path:
     """Save a random FLUX pipeline: `double` two-stream and `single` one-stream blocks of width 32."""
     import torch
     from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel

@@ -65,7 +65,9 @@ def test_the_page_uses_only_the_public_names_and_never_torch():
         for module, name in imports_of(file):
             if module.split(".")[0] in {"torch", "diffusers", "transformers", "open_clip"}:
                 wrong.append(f"{file.relative_to(ROOT)} imports {module}")
-            if module.startswith("ecad.") or (module == "ecad" and name is not None and name not in ecad.__all__):
+            if module.startswith("ecad.") or (
+                module == "ecad" and name is not None and name not in ecad.__all__
+            ):
                 wrong.append(f"{file.relative_to(ROOT)} imports {module} {name or ''}")
     assert not wrong, wrong
 
