@@ -10,7 +10,7 @@ import pytest
 def _t5(torch, width: int):
     from transformers import T5Config, T5EncoderModel, T5Tokenizer
 
-    words = ["a", "red", "blue", "green", "house", "tree", "car", "boat", "left", "of", "on", "grass", "in", "snow", "at", "night"]
+    words = "a red blue green house tree car boat left of on grass in snow at night".split()  # noqa: SIM905
     vocab = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -10.0)]
     vocab += [("▁" + word, -2.0) for word in words] + [(chr(c), -8.0) for c in range(97, 123)] + [("▁", -7.0)]
     tokenizer = T5Tokenizer(vocab=vocab, extra_ids=0)
