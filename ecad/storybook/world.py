@@ -23,7 +23,8 @@ import numpy as np
 from PIL import Image
 
 from ecad.storybook.backdrops import backdrop
-from ecad.storybook.sprites import DRAWINGS, HALF_TILE, PALETTE, sprite
+from ecad.storybook.easel import HALF_TILE, PALETTE
+from ecad.storybook.sprites import DRAWINGS, sprite
 
 OBJECTS: tuple[str, ...] = tuple(DRAWINGS)
 COLOURS: tuple[str, ...] = tuple(PALETTE)
