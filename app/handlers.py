@@ -10,6 +10,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
+from html import escape
 from typing import Any
 
 import gradio as gr
@@ -241,7 +242,7 @@ class Handlers:
         number = known.points.id_of(schedule.key)
         if number is not None:
             title = title_of(known.points.evaluation(number), number)
-            yield (*self._select(known, number, selection), f"Already on the front: {title}.")
+            yield (*self._select(known, number, selection), escape(f"Already on the front: {title}."))
             return
         task = services.runs.evaluate(selection["run"], schedule, schedule.name)
         images = task.run.search.evaluator.images
@@ -264,7 +265,7 @@ class Handlers:
             f"{schedule.name} is on the front: {evaluation.speed:.2f}× fewer MACs,"
             f" {reward} {evaluation.means[reward]:.4g}."
         )
-        yield (*self._select(task.run, number, selection), text)
+        yield (*self._select(task.run, number, selection), escape(text))  # names are the visitors' own words
 
     def _select(self, run: Any, number: int, selection: dict) -> tuple:
         ids = [i for i in selection["ids"] if run.key == selection["run"] and i != number]

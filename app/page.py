@@ -80,6 +80,9 @@ def create_app(services: Services) -> gr.Blocks:
                 examples = gr.Examples(
                     [[text] for text in services.prompts.examples], [prompt], label="Prompts to try"
                 )
+                if services.prompts.words():
+                    with gr.Accordion("Words the model knows", open=False):
+                        gr.Markdown(services.prompts.words())
         with gr.Column(min_width=0):
             _head(
                 "The schedule", "What is computed at each step, what is reused from an earlier one. Paint it."

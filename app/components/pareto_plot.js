@@ -51,14 +51,17 @@ function spaced(ids, room, text) {
 }
 
 // --- drawing ------------------------------------------------------------------------------------------------------
+// WebGL pays from some thousand points on; below, plain SVG draws sooner, above all where there is no GPU.
+const cloudType = () => macs.length > 3000 ? 'scattergl' : 'scatter';
 function traces() {
   const points = (ids, more) => ({type: 'scatter', x: ids.map(X), y: ids.map(Y), customdata: ids,
     hovertext: ids.map(card), hovertemplate: '%{hovertext}<extra></extra>', cliponaxis: false, ...more});
   const ink = css('--body-text-color'), accent = css('--ecad-accent');
   const fewer = fewerSteps(), fora = ofKind('o'), edited = ofKind('e'), whole = ofKind('u');
   return [
-    {type: 'scattergl', mode: 'markers', name: 'evaluated', x: macs.map((_, i) => X(i)), y: macs.map((_, i) => finite(i) ? Y(i) : null),
-      hovertext: macs.map((_, i) => card(i)), hovertemplate: '%{hovertext}<extra></extra>', marker: {size: 5, color: css('--ecad-cloud'), opacity: 0.45}},
+    {type: cloudType(), mode: 'markers', name: 'evaluated', x: macs.map((_, i) => X(i)), y: macs.map((_, i) => finite(i) ? Y(i) : null),
+      hovertext: macs.map((_, i) => card(i)), hovertemplate: '%{hovertext}<extra></extra>', cliponaxis: true,
+      marker: {size: 5, color: css('--ecad-cloud'), opacity: 0.45}},
     points(fewer, {name: 'fewer steps, uncached', mode: 'lines+markers+text', text: spaced(fewer, 0.035, i => labels[i] ?? ''),
       textposition: 'bottom right', textfont: {size: 11, color: css('--ecad-fewer')},
       line: {dash: 'dot', width: 1.5, color: css('--ecad-fewer')}, marker: {symbol: 'square', size: 7, color: css('--ecad-fewer')}}),
@@ -173,7 +176,7 @@ async function poll() {
     macs.push(...decode(d.macs)); kinds += d.kinds; Object.assign(names, d.names); Object.assign(labels, d.labels); generations.push(...d.generations);
     for (const m of metrics) (y[m.name] ??= []).push(...decode(d.quality[m.name]));
     choices(d);
-    if (!ready || changed || from === 0) await drawAll();
+    if (!ready || changed || from === 0 || gd.data[0].type !== cloudType()) await drawAll();
     else if (macs.length > from) await drawDelta(from);
     else say();
     document.dispatchEvent(new CustomEvent('ecad-state', {detail: d.state}));

@@ -2,7 +2,7 @@
 // `props.value` is {rows: ["0110…", one string per step], times: [int per step], own: bool, gate, name, point,
 // others: schedules whose differences can be outlined}; 1 = compute.
 // The first step always computes, so its cells are locked. One message to Python per gesture, never per cell.
-const model = props.model;                       // {columns: [{block, index, words, cost, gated}], parts: [...], fixed, fixedGated, once, uncached, presets}
+const model = props.model;                       // {columns: [{block, index, words, cost, gated}], parts: [...], fixed, fixedGated, once, uncached, grid, presets}
 const C = model.columns.length;
 const canvas = element.querySelector('canvas');
 const pen = canvas.getContext('2d');
@@ -11,9 +11,11 @@ const figures = element.querySelector('.figures');
 const query = s => element.querySelector(s);
 
 let value = props.value, R = value.rows.length, bits = parse(value.rows);
-let undo = [], redo = [], sent = value, drag = null, cursor = {r: Math.min(1, R - 1), c: 0}, hover = null;
+let undo = [], redo = [], header = null, sent = value, drag = null, cursor = {r: Math.min(1, R - 1), c: 0}, hover = null;
 let other = null;                                // {rows, times, name}: the schedule whose differences are outlined
 let turned = false, cell = {w: 10, h: 14}, left = 46, top = 34, queued = false, asked = 0;
+let slots = [], starts = [];                     // the sampler's steps in order, those the schedule leaves out too; where rows begin
+const GAP = 6;                                   // pixels that a step left out still takes
 
 function parse(rows) { return Uint8Array.from(rows.join(''), Number); }
 function strings() { return Array.from({length: R}, (_, r) => bits.subarray(r * C, r * C + C).join('')); }
@@ -52,22 +54,32 @@ async function confirmFigures() {
 
 // --- drawing ------------------------------------------------------------------------------------------------------
 const css = name => getComputedStyle(element).getPropertyValue(name).trim();
+// Which steps there are to show: all of the sampler's where the schedule stands on some of them, else just its own.
+function layOut() {
+  const known = value.times && value.times.every(t => model.grid.includes(t));
+  slots = known ? model.grid.map(t => ({t, r: value.times.indexOf(t)})) : Array.from({length: R}, (_, r) => ({t: value.times?.[r], r}));
+}
 function measure() {
   const width = element.querySelector('.sheet').clientWidth;
   if (!width) return;
   turned = width < 700;
   const d = window.devicePixelRatio || 1;
-  const wide = turned ? R : C, high = turned ? C : R;
+  layOut();
+  const gaps = slots.filter(s => s.r < 0).length * GAP;
   left = turned ? 52 : 66; top = turned ? 22 : 34;
-  cell.w = (width - left - 1) / wide;
-  cell.h = turned ? 16 : Math.max(9, Math.min(16, 340 / high));
-  const height = top + high * cell.h + 1;
+  cell.w = turned ? (width - left - 1 - gaps) / R : (width - left - 1) / C;
+  cell.h = turned ? 16 : Math.max(9, Math.min(16, 340 / R));
+  const height = top + 1 + (turned ? C * cell.h : R * cell.h + gaps);
+  let along = turned ? left : top;
+  starts = [];
+  for (const s of slots) { s.at = along; if (s.r >= 0) starts[s.r] = along; along += s.r < 0 ? GAP : turned ? cell.w : cell.h; }
+  starts[R] = along;
   canvas.width = Math.round(width * d); canvas.height = Math.round(height * d);
   canvas.style.height = height + 'px';
   pen.setTransform(d, 0, 0, d, 0, 0);
   draw();
 }
-function box(r, c) { return turned ? [left + r * cell.w, top + c * cell.h] : [left + c * cell.w, top + r * cell.h]; }
+function box(r, c) { return turned ? [starts[r], top + c * cell.h] : [left + c * cell.w, starts[r]]; }
 function redraw() { if (!queued) { queued = true; requestAnimationFrame(() => { queued = false; draw(); }); } }
 function draw() {
   const ink = css('--body-text-color'), faint = css('--body-text-color-subdued'), line = css('--border-color-primary');
@@ -84,9 +96,15 @@ function draw() {
   pen.strokeStyle = line; pen.lineWidth = 1; pen.beginPath();
   for (let c = 0; c <= C; c++) if (c === C || c === 0 || model.columns[c].block !== model.columns[c - 1].block) {
     const [x, y] = box(0, c);
-    if (turned) { pen.moveTo(left, y); pen.lineTo(left + R * cell.w, y); } else { pen.moveTo(x, top - 14); pen.lineTo(x, top + R * cell.h); }
+    if (turned) { pen.moveTo(left, y); pen.lineTo(starts[R], y); } else { pen.moveTo(x, top - 14); pen.lineTo(x, starts[R]); }
   }
   pen.stroke();
+  pen.strokeStyle = faint; pen.setLineDash([2, 4]); pen.beginPath();
+  for (const s of slots) if (s.r < 0) {
+    const m = s.at + GAP / 2;
+    if (turned) { pen.moveTo(m, top); pen.lineTo(m, top + C * cell.h); } else { pen.moveTo(left, m); pen.lineTo(left + C * cell.w, m); }
+  }
+  pen.stroke(); pen.setLineDash([]);
   labels(ink, faint, colours);
   if (other) outlineDifferences(ink);
   const spot = drag ? drag.at : (document.activeElement === canvas ? cursor : hover);
@@ -111,7 +129,8 @@ function labels(ink, faint, colours) {
       pen.fillStyle = faint; pen.textAlign = 'center'; pen.fillText(r, x + cell.w / 2, top - 10);
     } else {
       if (r % every) continue;
-      pen.textAlign = 'right'; pen.fillStyle = ink; pen.fillText(r, 22, y + cell.h / 2);
+      pen.textAlign = 'right'; pen.fillStyle = ink; pen.fillText(r, 28, y + cell.h / 2);
+      if (header === r) { pen.textAlign = 'left'; pen.fillText('×', 2, y + cell.h / 2); pen.textAlign = 'right'; }
       if (value.times) {
         pen.fillStyle = value.own ? ink : faint; pen.fillText('t ' + value.times[r], left - 8, y + cell.h / 2);
       }
@@ -202,6 +221,27 @@ function toggleLine(cells) {               // all computed -> all reused, otherw
   free.forEach(([r, c]) => set(r, c, v));
   commit(before);
 }
+// A schedule may leave steps out: it then names its own subset of the sampler's times (never without the first one,
+// which the noise belongs to).
+const canDrop = () => value.times && slots.length === model.grid.length && value.gate == null;
+function dropStep(r) {
+  if (!canDrop() || r < 1 || R < 3) { say(r < 1 ? 'the first step always stays' : 'this step cannot be left out'); return; }
+  retime([...strings().slice(0, r), ...strings().slice(r + 1)], value.times.filter((_, k) => k !== r));
+  say(`step ${r} is left out; the others keep their times`);
+}
+function restoreStep(t) {
+  const times = [...value.times, t].sort((a, b) => b - a), k = times.indexOf(t), rows = strings();
+  rows.splice(k, 0, '1'.repeat(C));
+  retime(rows, times);
+  say(`the step at t = ${t} is back, computed`);
+}
+function retime(rows, times) {
+  const before = snapshot(), base = value.point == null && value.edited ? value.base : value.name;
+  undo.push(before); redo = [];
+  bits = parse(rows); R = rows.length; cursor.r = Math.min(cursor.r, R - 1); header = hover = null;
+  value = {...value, times, own: times.length !== model.grid.length, point: null, edited: true, base, name: `edited from ${base}`};
+  publish(); title(); measure();
+}
 const rowCells = r => Array.from({length: C}, (_, c) => [r, c]);
 const columnCells = c => Array.from({length: R}, (_, r) => [r, c]);
 const blockCells = c => model.columns.flatMap((k, i) => k.block === model.columns[c].block ? columnCells(i) : []);
@@ -209,16 +249,22 @@ const blockCells = c => model.columns.flatMap((k, i) => k.block === model.column
 // --- pointer ------------------------------------------------------------------------------------------------------
 function at(e) {
   const b = canvas.getBoundingClientRect();
-  const i = Math.floor((e.clientX - b.left - left) / cell.w), j = Math.floor((e.clientY - b.top - top) / cell.h);
-  return turned ? {r: i, c: j, x: e.clientX - b.left, y: e.clientY - b.top} : {r: j, c: i, x: e.clientX - b.left, y: e.clientY - b.top};
+  const x = e.clientX - b.left, y = e.clientY - b.top, along = turned ? x : y;
+  const c = turned ? Math.floor((y - top) / cell.h) : Math.floor((x - left) / cell.w);
+  let r = along < starts[0] ? -1 : R;
+  for (let k = 0; k < R; k++) if (along >= starts[k]) r = k;
+  if (along >= starts[R]) r = R;
+  const gap = slots.find(s => s.r < 0 && along >= s.at && along < s.at + GAP);
+  return {r, c, x, y, gap};
 }
 const inside = p => p.r >= 0 && p.r < R && p.c >= 0 && p.c < C;
 const clamp = p => ({r: Math.max(0, Math.min(R - 1, p.r)), c: Math.max(0, Math.min(C - 1, p.c))});
 canvas.addEventListener('pointerdown', e => {
   if (e.button) return;
   const p = at(e);
+  if (p.gap) { restoreStep(p.gap.t); return; }
   if (!inside(p)) {
-    if (p.r >= 0 && p.r < R && p.c < 0) toggleLine(rowCells(p.r));
+    if (p.r >= 0 && p.r < R && p.c < 0) { if (!turned && p.x < 12) dropStep(p.r); else toggleLine(rowCells(p.r)); }
     else if (p.c >= 0 && p.c < C && p.r < 0) {
       const tick = turned ? p.x > left - 10 : p.y > top - 10;
       toggleLine(tick ? columnCells(p.c) : blockCells(p.c));
@@ -232,7 +278,11 @@ canvas.addEventListener('pointerdown', e => {
 });
 canvas.addEventListener('pointermove', e => {
   if (!drag) {
-    const p = at(e), over = inside(p) ? p : null;
+    const p = at(e), over = inside(p) && !p.gap ? p : null;
+    const near = !turned && p.x < left && p.r > 0 && p.r < R ? p.r : null;
+    if (near !== header) { header = near; redraw(); }
+    if (p.gap) say(`the step at t = ${p.gap.t} is left out: click to bring it back`);
+    else if (near !== null) say(p.x < 12 ? `leave step ${near} out` : `switch the whole step ${near}`);
     if (over?.r !== hover?.r || over?.c !== hover?.c) { hover = over; if (over) say(describe(over.r, over.c)); redraw(); }
     return;
   }
@@ -258,7 +308,7 @@ canvas.addEventListener('pointercancel', () => {
   if (d.type === 'touch' && !query('.grid').classList.contains('touch-paints')) { bits = d.before.bits; redraw(); return; }
   commit(d.before);
 });
-canvas.addEventListener('pointerleave', () => { hover = null; redraw(); });
+canvas.addEventListener('pointerleave', () => { hover = header = null; redraw(); });
 
 // --- keyboard -----------------------------------------------------------------------------------------------------
 const moves = {ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0]};
@@ -283,6 +333,11 @@ canvas.addEventListener('keydown', e => {
   } else if (key === 's') toggleLine(rowCells(cursor.r));
   else if (key === 'l') toggleLine(columnCells(cursor.c));
   else if (key === 'b') toggleLine(blockCells(cursor.c));
+  else if (key === 'x') dropStep(cursor.r);
+  else if (key === 'i') {
+    const t = value.times && slots.find(s => s.r < 0 && s.t < value.times[cursor.r])?.t;
+    if (t != null) restoreStep(t);
+  }
 });
 canvas.addEventListener('focus', () => { say(describe(cursor.r, cursor.c)); redraw(); });
 canvas.addEventListener('blur', redraw);

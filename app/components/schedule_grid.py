@@ -34,11 +34,12 @@ _TEMPLATE = """
   </div>
   <div class="figures" aria-live="polite"></div>
   <div class="sheet"><canvas tabindex="0" role="application" aria-label="Schedule. Arrow keys move, space
-    toggles a cell, shift and arrows paint, S toggles the step, L the component, B the block, control Z
-    undoes."></canvas></div>
+    toggles a cell, shift and arrows paint, S toggles the step, L the component, B the block, X leaves
+    the step out, I brings the next one back, control Z undoes."></canvas></div>
   <div class="foot"><span class="status" role="status"></span><span class="legend">LEGEND</span></div>
-  <p class="keys">Drag to paint, Shift + drag for a rectangle, click a step or a block to toggle it.
-    Keys: arrows, Space, S step, L component, B block, Ctrl+Z.</p>
+  <p class="keys">Drag to paint, Shift + drag for a rectangle, click a step or a block to toggle it,
+    × to leave a step out.
+    Keys: arrows, Space, S step, L component, B block, X out, I in, Ctrl+Z.</p>
 </div>"""
 
 

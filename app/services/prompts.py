@@ -40,6 +40,18 @@ class Prompts:
     def examples(self) -> Sequence[str]:
         return STORYBOOK_EXAMPLES if self.storybook else PHOTO_EXAMPLES
 
+    def words(self) -> str:
+        """The sentences the model was taught, in Markdown; empty where it takes any text."""
+        if not self.storybook:
+            return ""
+        world = storybook_world
+        return (
+            "A sentence is *a COLOUR OBJECT*, perhaps *left of a COLOUR OBJECT*, a PLACE and a SKY.\n\n"
+            f"**Objects** {', '.join(world.OBJECTS)}\n\n**Colours** {', '.join(world.COLOURS)}\n\n"
+            f"**Places** {', '.join(world.PLACE_PHRASES.values())}\n\n"
+            f"**Skies** {', '.join(world.SKY_PHRASES.values())}"
+        )
+
     def random(self) -> tuple[str, int]:
         """A prompt and a seed nobody chose."""
         seed = secrets.randbelow(1_000_000)

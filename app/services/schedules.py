@@ -76,6 +76,7 @@ class Schedules:
             "fixedGated": int(self.costs.fixed_gated),
             "once": int(self.costs.once),
             "uncached": self.uncached_macs,
+            "grid": list(self.grid),
             "presets": list(self.presets),
         }
 

@@ -17,11 +17,18 @@ import pytest
 pytestmark = pytest.mark.browser
 
 INSTALL = "no Chromium: `playwright install chromium`, or install the system's (`apt-get install chromium`)"
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
-    " --disable-component-update --disable-sync"
-).split()
-PATIENCE = int(os.environ.get("ECAD_BROWSER_PATIENCE", "180000"))  # milliseconds; tests assert order and state, never speed
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PATIENCE = int(
+    os.environ.get("ECAD_BROWSER_PATIENCE", "180000")
+)  # milliseconds; tests assert order and state, never speed
 
 
 def _missing(reason: str) -> None:

@@ -119,7 +119,8 @@ def test_a_painted_schedule_is_predicted_rendered_evaluated_and_appears_on_the_f
 
     page.locator("#grid-render").click()
     page.wait_for_function(
-        "[...document.querySelectorAll('#compare .card[data-state=done] .title')].some(t => t.textContent.startsWith('edited from fora-2'))"
+        "[...document.querySelectorAll('#compare .card[data-state=done] .title')]"
+        ".some(t => t.textContent.startsWith('edited from fora-2'))"
     )
     known = int(page.locator("#front .frame").get_attribute("data-edited"))
     page.locator("#evaluate").click()
@@ -275,7 +276,8 @@ def test_a_reload_in_the_middle_of_a_render_frees_the_worker(visit, explorer, ga
     page.locator("#prompt textarea").fill("the next picture")
     page.locator("#render").click()
     page.wait_for_function(
-        "[...document.querySelectorAll('#compare .card[data-state=done] img.base')].some(i => i.alt.startsWith('the next picture'))"
+        "[...document.querySelectorAll('#compare .card[data-state=done] img.base')]"
+        ".some(i => i.alt.startsWith('the next picture'))"
     )
 
 
@@ -403,3 +405,22 @@ def test_programs_find_two_named_endpoints_and_no_plumbing(explorer):
     )
     rendered = client.predict("a red house", 3, "fora-3", api_name="/render")
     assert rendered["seconds"] > 0 and rendered["image"].endswith(".png")
+
+
+def test_a_step_can_be_left_out_and_brought_back(visit, explorer):
+    page = visit()
+    before = from_preset(page, "fora-2")
+    page.locator("#grid canvas").focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("x")
+    assert macs(page) < before
+    rows = page.locator("#grid [data-rows]")
+    assert rows.get_attribute("data-rows") == "19"
+    page.locator("#grid-render").click()
+    page.wait_for_function(
+        "[...document.querySelectorAll('#compare .card[data-state=done] .title')]"
+        ".some(t => t.textContent.startsWith('edited from fora-2'))"
+    )
+    page.locator("#grid .undo").click()
+    page.wait_for_selector("#grid [data-rows='20']", state="attached")
+    assert macs(page) == before
