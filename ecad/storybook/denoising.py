@@ -21,6 +21,7 @@ from ecad.storybook.transformer import TRAIN_TIMES, noise_levels
 from ecad.storybook.world import render, sample_scene, training_caption
 
 NO_CAPTION = 0.1  # share of training captions that are empty, for guidance
+MUON_FACTOR = 3  # Muon's learning rate over AdamW's: its updates are small in so narrow a net
 LOWEST_LEVEL = 0.2  # noise levels below this weigh no more than it
 UNKNOWN_WORD = 0.005  # share of words replaced by an unknown one
 SHARD = 1000  # pictures in one file of latents
@@ -168,8 +169,8 @@ def make_optimizers(denoiser: Denoiser, peak: float, muon: bool = True) -> list[
     others = [p for p in denoiser.parameters() if p.requires_grad and id(p) not in chosen]
     adam = torch.optim.AdamW(others, lr=peak, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     optimizers = [adam, StackedMuon(inside, weight_decay=0.02)] if muon else [adam]
-    for optimizer in optimizers:
-        optimizer.param_groups[0]["peak"] = peak
+    for optimizer, factor in zip(optimizers, (1, MUON_FACTOR), strict=False):
+        optimizer.param_groups[0]["peak"] = factor * peak
     return optimizers
 
 
