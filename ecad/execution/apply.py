@@ -16,6 +16,7 @@ import torch
 
 from ecad.execution.errors import ExecutionError
 from ecad.execution.families import check_schedule, open_model
+from ecad.execution.memory import out_of_memory_explained
 from ecad.execution.passes import Pass
 from ecad.execution.plan import Plan
 from ecad.execution.times import check_scheduler
@@ -119,7 +120,8 @@ class AppliedSchedule:
             raise ExecutionError(
                 f"the pipeline called the model at row {row} without having called it at row 0"
             )
-        output = self.model.run(self._passes[kind], row, inputs)
+        with out_of_memory_explained("call the pipeline with fewer images at once, or a smaller size"):
+            output = self.model.run(self._passes[kind], row, inputs)
         if row == self.plan.rows - 1:
             del self._passes[kind]
             if not self._passes and "_hf_hook" in vars(

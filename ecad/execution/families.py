@@ -78,5 +78,3 @@ def check_schedule(schedule: Schedule, layout: Layout) -> None:
             f"the schedule is for {schedule.layout.name} ({len(schedule.layout)} components a row),"
             f" but the model is {layout.name} ({len(layout)} components a row)"
         )
-    if schedule.gate_step is not None:
-        raise ExecutionError("this schedule is a T-GATE schedule with averaging, which is not executed yet")

@@ -11,11 +11,13 @@ import torch
 
 from ecad.execution import ExecutionError
 from ecad.execution.families import check_mode
-from ecad.models.generator import PixArtGenerator
+from ecad.models.flux_generator import FluxGenerator
+from ecad.models.pixart_generator import PixArtGenerator
 from ecad.models.settings import ALIASES, SETTINGS, ModelSettings, known_names
 
-# Class of a saved pipeline -> its image generator and the number of text tokens its makers pad to.
+# Class of a saved pipeline -> its image generator, and its makers' settings where a folder names none.
 PIPELINES = {
+    "FluxPipeline": (FluxGenerator, {"text_tokens": 512, "guidance_scale": 3.5, "dtype": "bfloat16"}),
     "PixArtAlphaPipeline": (PixArtGenerator, {"text_tokens": 120}),
     "PixArtSigmaPipeline": (PixArtGenerator, {"text_tokens": 300}),
 }

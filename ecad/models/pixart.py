@@ -39,7 +39,10 @@ class PixArtModel:
         """The plan of this mode."""
         if self.mode == "reference":
             return lower(schedule)
-        return lower(schedule, gates=[GATES[component.name] for component in self.layout.components])
+        gates = (
+            {**GATES, "attn2": None} if schedule.gate_step is not None else GATES
+        )  # its mean is kept apart
+        return lower(schedule, gates=[gates[component.name] for component in self.layout.components])
 
     def components(self, plan: Plan, timesteps: torch.Tensor) -> Components:
         """The components of one new pass."""
@@ -48,8 +51,31 @@ class PixArtModel:
         return PixArtFast(self.transformer, self.pack, timesteps)
 
     def run(self, one_pass: Pass, row: int, inputs: dict[str, Any]) -> torch.Tensor:
-        """One row of a pass."""
-        return one_pass(row, **inputs)
+        """One row of a pass.
+
+        Under true T-GATE (`Schedule.gate_step`) guidance is dropped from the gate on, as in the original:
+        the model runs on the negative half alone, its cross-attention the mean of both halves as kept before
+        the gate. The output is given for both halves, so that any guidance between equals leaves it as it is.
+        """
+        gate = one_pass.plan.schedule.gate_step
+        if gate is None or gate >= one_pass.plan.rows:
+            return one_pass(row, **inputs)
+        if row >= gate:
+            return one_pass(row, **_first_half(inputs)).repeat(2, 1, 1, 1)
+        if row == 0:
+            latents = inputs["hidden_states"]
+            half = len(latents) // 2
+            if len(latents) % 2 or not torch.equal(latents[:half], latents[half:]):
+                raise ExecutionError(
+                    "a T-GATE schedule drops guidance at its gate and needs a guidance scale above 1"
+                )
+        output = one_pass(row, **inputs)
+        if row == gate - 1:
+            for column in self.layout.columns(self.layout.gated):
+                if column in one_pass.values:
+                    first, second = one_pass.values[column].chunk(2)
+                    one_pass.values[column] = (first + second) / 2
+        return output
 
     def release(self) -> None:
         """Hold no packed weights between passes, for a transformer that is offloaded."""
@@ -63,3 +89,15 @@ class PixArtModel:
     def at_first_time(self, inputs: dict[str, Any], timesteps: torch.Tensor) -> bool:
         """Whether a model call stands at the first of these timesteps."""
         return float(torch.as_tensor(inputs["timestep"]).flatten()[0]) == float(timesteps[0])
+
+
+def _first_half(inputs: dict[str, Any]) -> dict[str, Any]:
+    """A model call's inputs for the first half of its batch."""
+    half = len(inputs["hidden_states"]) // 2
+
+    def cut(given: Any) -> Any:
+        if isinstance(given, torch.Tensor) and given.ndim and len(given) == 2 * half:
+            return given[:half]
+        return {name: cut(one) for name, one in given.items()} if isinstance(given, dict) else given
+
+    return {name: cut(given) for name, given in inputs.items()}

@@ -140,7 +140,7 @@ class PixArtFast:
         if row == 0:
             self._prepare_times(added_cond_kwargs)
             self._prepare_text(encoder_hidden_states, encoder_attention_mask)
-        elif self.hidden.shape != self.shape:
+        elif self.hidden.shape[1:] != self.shape[1:] or len(self.hidden) not in self.batches:
             raise ExecutionError(f"the size or batch changed between rows {row - 1} and {row} of a pass")
         self.row = row
         # Six vectors [D] a block: 1 + scale where a scale is meant.
@@ -155,6 +155,7 @@ class PixArtFast:
         """
         model, times = self.transformer, self.timesteps.to(self.hidden.device)
         self.shape = self.hidden.shape
+        self.batches = len(self.hidden), len(self.hidden) // 2  # T-GATE drops one guidance half
         rows, dim = len(times), self.shape[-1]
         conditions = None
         if model.use_additional_conditions:

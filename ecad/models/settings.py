@@ -30,13 +30,22 @@ class ModelSettings:
 _ALL = [
     # Storybook's captions are short and plain: nothing to clean, 24 tokens hold the longest.
     ModelSettings("storybook", str(ASSETS / "storybook" / "pipeline"), text_tokens=24, dtype="float32",
-                  clean_caption=False, guidance_scale=3.0),
+                  clean_caption=False),
     ModelSettings("pixart-alpha", "PixArt-alpha/PixArt-XL-2-256x256"),
     ModelSettings("pixart-alpha-512", "PixArt-alpha/PixArt-XL-2-512x512"),
     ModelSettings("pixart-alpha-1024", "PixArt-alpha/PixArt-XL-2-1024-MS"),
     ModelSettings("pixart-sigma", "PixArt-alpha/PixArt-Sigma-XL-2-256x256", text_tokens=300),
     ModelSettings("pixart-sigma-512", "PixArt-alpha/PixArt-Sigma-XL-2-512-MS", text_tokens=300),
     ModelSettings("pixart-sigma-1024", "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS", text_tokens=300),
+    # The paper's guidance; the maker's own example uses 3.5.
+    ModelSettings("flux-dev", "black-forest-labs/FLUX.1-dev", text_tokens=512, guidance_scale=5.0,
+                  height=256, width=256, dtype="bfloat16"),
+    ModelSettings("flux-dev-1024", "black-forest-labs/FLUX.1-dev", text_tokens=512, guidance_scale=5.0,
+                  height=1024, width=1024, dtype="bfloat16"),
+    ModelSettings("flux-schnell", "black-forest-labs/FLUX.1-schnell", rows=4, text_tokens=256,
+                  guidance_scale=0.0, height=256, width=256, dtype="bfloat16"),
+    ModelSettings("flux-schnell-1024", "black-forest-labs/FLUX.1-schnell", rows=4, text_tokens=256,
+                  guidance_scale=0.0, height=1024, width=1024, dtype="bfloat16"),
 ]  # fmt: skip
 SETTINGS: dict[str, ModelSettings] = {settings.name: settings for settings in _ALL}
 
@@ -44,6 +53,7 @@ SETTINGS: dict[str, ModelSettings] = {settings.name: settings for settings in _A
 ALIASES = {
     "PixArtAlphaImageGenerator": "pixart-alpha",
     "PixArtSigmaImageGenerator": "pixart-sigma",
+    "FluxImageGenerator": "flux-dev",
 }
 
 

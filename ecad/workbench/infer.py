@@ -57,11 +57,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Check everything cheap first, then load the model, make the images and report."""
     prompts = _prompts(args)
-    seed = _whole("--seed", args.seed, 0, MAX_SEED)
-    step = _whole("--seed-step", args.seed_step, 0, MAX_SEED)
-    count = _whole("--num-images-per-prompt", args.num_images_per_prompt, 1, 10_000)
-    batch = _whole("--batch-size", args.batch_size, 1, 10_000)
-    threads = None if args.threads is None else _whole("--threads", args.threads, 1, 1024)
+    seed = whole_number("--seed", args.seed, 0, MAX_SEED)
+    step = whole_number("--seed-step", args.seed_step, 0, MAX_SEED)
+    count = whole_number("--num-images-per-prompt", args.num_images_per_prompt, 1, 10_000)
+    batch = whole_number("--batch-size", args.batch_size, 1, 10_000)
+    threads = None if args.threads is None else whole_number("--threads", args.threads, 1, 1024)
     schedule = None if args.schedule is None else Schedule.load(args.schedule)
 
     from ecad.models import load_image_generator
@@ -196,7 +196,7 @@ def _prompts(args: argparse.Namespace) -> list[str]:
     return prompts
 
 
-def _whole(option: str, given: str, low: int, high: int) -> int:
+def whole_number(option: str, given: str, low: int, high: int) -> int:
     """A whole number option within low ... high."""
     try:
         value = int(given)

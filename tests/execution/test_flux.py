@@ -48,6 +48,18 @@ def test_reuse_equals_wrapped_modules(flux, run, oracle, random_schedules, dista
         assert distance(run(flux, schedule, "fast"), expected) < TOLERANCE, schedule.name
 
 
+def test_one_wrong_bit_is_seen(flux, run, distance):
+    """Any single wrong bit does at least five times what the tolerance of the fast mode allows."""
+    right = run(flux)
+    for column in range(len(LAYOUT)):
+        bits = np.ones((ROWS, len(LAYOUT)), dtype=bool)
+        bits[2, column] = False
+        if Schedule(LAYOUT, bits).canonical().bits.all():
+            continue
+        wrong = run(flux, Schedule(LAYOUT, bits), "reference")
+        assert distance(wrong, right) > 5e-4, LAYOUT.components[column]
+
+
 @pytest.mark.parametrize("mode", ["reference", "fast"])
 def test_each_kind_of_call_has_its_own_cache(flux, run, oracle, distance, random_schedules, mode):
     """With a negative prompt and true guidance FLUX calls its transformer twice a step."""
@@ -170,7 +182,9 @@ def test_loras_are_followed_and_never_ignored(tiny_flux_path, run, distance):
     schedule = heuristics.fora(LAYOUT, ROWS, 2)
     plain = run(pipe, schedule, "reference")
     torch.manual_seed(0)
-    config = peft.LoraConfig(r=2, init_lora_weights=False, target_modules=["to_q", "to_k", "proj_mlp", "proj_out"])
+    config = peft.LoraConfig(
+        r=2, init_lora_weights=False, target_modules=["to_q", "to_k", "proj_mlp", "proj_out"]
+    )
 
     def both(**settings):
         reference = run(pipe, schedule, "reference", **settings)

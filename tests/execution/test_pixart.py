@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 import torch
@@ -32,6 +34,18 @@ def test_reuse_equals_wrapped_modules_bit_for_bit(pipe, latents, oracle, random_
         expected = oracle(pipe, schedule)
         with apply_schedule(pipe, schedule, mode="reference"):
             assert torch.equal(latents(pipe, **schedule.call()), expected), schedule.name
+
+
+def test_one_wrong_bit_is_seen(pixart, latents, distance):
+    """Any single wrong bit does at least five times what the tolerance of the fast mode allows."""
+    right = latents(pixart, num_inference_steps=ROWS)
+    for column in range(len(LAYOUT)):
+        bits = np.ones((ROWS, len(LAYOUT)), dtype=bool)
+        bits[2, column] = False
+        with apply_schedule(pixart, Schedule(LAYOUT, bits), mode="reference"):
+            assert distance(latents(pixart, num_inference_steps=ROWS), right) > 5e-4, LAYOUT.components[
+                column
+            ]
 
 
 def test_row_zero_is_computed_whatever_its_bits_say(pixart, latents):
@@ -169,3 +183,86 @@ def test_offloading_hooks_and_a_schedule_come_and_go_in_either_order(
         remove_hook_from_module(pipe.transformer)
     assert torch.equal(latents(pipe, **schedule.call()), stock)
     assert "_ecad_schedule" not in vars(pipe.transformer)
+
+
+@contextmanager
+def tgate_oracle(pipe, schedule):
+    """True T-GATE on the stock modules, apart from `ecad.execution`: the negative half alone from the
+    gate on.
+    """
+    transformer, kept, calls, gate = pipe.transformer, {}, [-1], schedule.gate_step
+    stock = type(transformer).forward
+
+    def forward(latents, **inputs):
+        calls[0] += 1
+        half = len(latents) // 2
+        if calls[0] < gate:
+            return stock(transformer, latents, **inputs)
+        cut = {k: v[:half] if isinstance(v, torch.Tensor) else v for k, v in inputs.items()}
+        return (torch.cat([stock(transformer, latents[:half], **cut)[0]] * 2),)
+
+    def wrap(module, column, name):
+        def call(*args, **kwargs):
+            row = calls[0]
+            if name == "attn2" and row >= gate:
+                return kept[column].chunk(2)[0] / 2 + kept[column].chunk(2)[1] / 2
+            if schedule.bits[row, column] or row == 0:
+                kept[column] = type(module).forward(module, *args, **kwargs)
+            return kept[column]
+
+        module.forward = call
+
+    modules = [
+        (getattr(block, name), 3 * i + j, name)
+        for i, block in enumerate(transformer.transformer_blocks)
+        for j, name in enumerate(("attn1", "attn2", "ff"))
+    ]
+    for one in modules:
+        wrap(*one)
+    transformer.forward = forward
+    try:
+        yield
+    finally:
+        del transformer.forward
+        for module, _, _ in modules:
+            del module.forward
+
+
+def test_true_tgate_drops_guidance_at_its_gate(pixart, latents, distance):
+    schedule = heuristics.tgate(LAYOUT, 7, 4, 2, averaged=True)
+    with tgate_oracle(pixart, schedule):
+        expected = latents(pixart, **schedule.call())
+    for mode in ("reference", "fast"):
+        with apply_schedule(pixart, schedule, mode=mode):
+            assert distance(latents(pixart, **schedule.call()), expected) < 1e-4
+    plain = heuristics.tgate(LAYOUT, 7, 4, 2)
+    with apply_schedule(pixart, plain):
+        assert distance(latents(pixart, **plain.call()), expected) > 0.01
+    with apply_schedule(pixart, schedule), pytest.raises(ExecutionError, match="guidance scale above 1"):
+        latents(pixart, guidance_scale=1.0, **schedule.call())
+
+
+@pytest.mark.parametrize("apply_first", [True, False])
+def test_model_offloading_works_before_and_after_a_schedule(tiny_pixart_path, latents, apply_first):
+    """`enable_model_cpu_offload` wraps every model's forward; on the CPU its hooks run without moving anything."""
+    from diffusers import DiffusionPipeline
+
+    pipe = DiffusionPipeline.from_pretrained(tiny_pixart_path)
+    pipe.set_progress_bar_config(disable=True)
+    schedule = heuristics.fora(LAYOUT, ROWS, 2)
+    stock = latents(pipe, **schedule.call())
+    with apply_schedule(pipe, schedule):
+        expected = latents(pipe, **schedule.call())
+    if apply_first:
+        applied = apply_schedule(pipe, schedule)
+        pipe.enable_model_cpu_offload(device="cpu")
+    else:
+        pipe.enable_model_cpu_offload(device="cpu")
+        applied = apply_schedule(pipe, schedule)
+    for _ in range(2):
+        assert torch.equal(latents(pipe, **schedule.call()), expected)
+    if apply_first:
+        pipe.remove_all_hooks()
+        assert torch.equal(latents(pipe, **schedule.call()), expected)
+    applied.remove()
+    assert torch.equal(latents(pipe, **schedule.call()), stock)

@@ -1,7 +1,7 @@
-"""The PixArt image generator: prompts to images with a denoising loop of its own.
+"""What all image generators have in common: loading, noise, the denoising loop, decoding, the fingerprint.
 
-It does what the stock pipeline's call does, apart from one deliberate difference: the initial noise of an
-image depends on its seed and size only (DESIGN C4), whatever batch it is in.
+A generator does what its stock pipeline's call does, apart from one deliberate difference: the initial noise
+of an image depends on its seed and size only (DESIGN C4), whatever batch it is in.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import copy
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,33 +22,20 @@ import transformers
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
-from ecad.execution import ExecutionError, Pass
-from ecad.execution.families import check_schedule
-from ecad.execution.times import check_scheduler, own_grid, set_times
-from ecad.models.pixart import PixArtModel
+from ecad.execution import ExecutionError, Pass, Plan
+from ecad.execution.families import check_schedule, open_model
+from ecad.execution.memory import out_of_memory_explained
+from ecad.execution.times import check_scheduler
 from ecad.models.protocol import OnRow, check_prompt
 from ecad.models.settings import ModelSettings
 from ecad.schedule import Schedule, heuristics
 from ecad.schedule.costs import CostTable, cost_table
-from ecad.schedule.layouts import PixArtDimensions
 
-
-@dataclass(frozen=True)
-class PixArtEmbeddings:
-    """Encoded prompts [n, T, channels] with their masks [n, T], and the empty prompt's [1, T, ...] for
-    guidance.
-    """
-
-    text: torch.Tensor
-    mask: torch.Tensor
-    empty_text: torch.Tensor
-    empty_mask: torch.Tensor
-
-    def __len__(self) -> int:
-        return len(self.text)
-
-    def __getitem__(self, part: slice) -> PixArtEmbeddings:
-        return PixArtEmbeddings(self.text[part], self.mask[part], self.empty_text, self.empty_mask)
+KEPT_PLANS = 16
+LOWER = "lower the number of images at once (--batch-size), or the size"
+# One row of a sampler: model inputs from latents and time, and noise from the model's output.
+Inputs = Callable[[torch.Tensor, torch.Tensor], dict[str, Any]]
+Noise = Callable[[torch.Tensor], torch.Tensor]
 
 
 @contextmanager
@@ -64,8 +51,10 @@ def no_progress_bars() -> Iterator[None]:
             one.enable_progress_bar()
 
 
-class PixArtGenerator:
-    """An `ImageGenerator` over a saved PixArtAlphaPipeline or PixArtSigmaPipeline."""
+class BaseGenerator(ABC):
+    """An `ImageGenerator` over a saved diffusers pipeline; a family says what its pipeline does
+    differently.
+    """
 
     def __init__(
         self,
@@ -89,16 +78,47 @@ class PixArtGenerator:
         self.pipe.to(device)
         self.pipe.set_progress_bar_config(disable=True)
         self.transformer = self.pipe.transformer.eval()
-        self.model = PixArtModel(self.transformer, mode)
+        self.model = open_model(self.transformer, mode)
         self.layout = self.model.layout
         check_scheduler(self.pipe.scheduler)
         self.rows = settings.rows
         self.guidance_scale = settings.guidance_scale
-        side = self.transformer.config.sample_size * self.pipe.vae_scale_factor
+        side = self._side()
         self.height, self.width = settings.height or side, settings.width or side
-        self.timesteps = own_grid(self.pipe.scheduler, self.rows)
+        self.timesteps = self._grid()
         self._fingerprint: dict[str, Any] | None = None
-        self._empty: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._plans: dict[str, Plan] = {}  # by schedule key, the latest last
+
+    @abstractmethod
+    def _side(self) -> int:
+        """Pixels of a side, where the settings name no size."""
+
+    @abstractmethod
+    def _grid(self) -> tuple[float, ...]:
+        """The sampler's own times for `rows` rows, as a schedule names them."""
+
+    @property
+    @abstractmethod
+    def dimensions(self) -> Any:
+        """The numbers its costs follow from."""
+
+    @abstractmethod
+    def _encode(self, prompts: list[str]) -> Any:
+        """The embeddings of checked prompts."""
+
+    @abstractmethod
+    def noise(self, seeds: Sequence[int]) -> torch.Tensor:
+        """Initial noise of images with these seeds, as the sampler's latents."""
+
+    @abstractmethod
+    def _sampling(
+        self, embeddings: Any, schedule: Schedule, scheduler: Any, latents: torch.Tensor
+    ) -> tuple[torch.Tensor, Inputs, Noise]:
+        """Put `scheduler` on the schedule's times: (timesteps [R], inputs of a row, noise of a row)."""
+
+    @abstractmethod
+    def _unscaled(self, latents: torch.Tensor) -> torch.Tensor:
+        """Final latents -> what the autoencoder decodes, [B, c, h, w]."""
 
     @property
     def threads(self) -> int:
@@ -140,24 +160,12 @@ class PixArtGenerator:
             "transformers": transformers.__version__,
         }
 
-    @property
-    def dimensions(self) -> PixArtDimensions:
-        """The numbers its costs follow from."""
-        return PixArtDimensions.from_config(
-            self.transformer.config,
-            height=self.height,
-            width=self.width,
-            pixels_per_latent=self.pipe.vae_scale_factor,
-            text_tokens=self.settings.text_tokens,
-            halves=2 if self.guidance_scale > 1 else 1,
-        )
-
     def cost_table(self, convention: str = "full") -> CostTable:
         """The MACs of this very model at its size."""
         return cost_table(self.dimensions, convention=convention)
 
     @torch.no_grad()
-    def encode(self, prompts: Sequence[str]) -> PixArtEmbeddings:
+    def encode(self, prompts: Sequence[str]) -> Any:
         """Encode prompts one by one, so that an embedding depends on no neighbour; equal prompts once.
 
         Raises ExecutionError for an empty prompt or one beyond `PROMPT_LIMIT` characters.
@@ -167,44 +175,28 @@ class PixArtGenerator:
         for prompt in prompts:
             check_prompt(prompt)
         self._pin_threads()
-        encoded = {prompt: self._encode_one(prompt) for prompt in dict.fromkeys(prompts)}
-        if self._empty is None:
-            self._empty = self._encode_one("")
-        texts, masks = zip(*(encoded[prompt] for prompt in prompts), strict=True)
-        return PixArtEmbeddings(torch.cat(texts), torch.cat(masks), *self._empty)
+        return self._encode(list(prompts))
 
-    def _encode_one(self, prompt: str) -> tuple[torch.Tensor, torch.Tensor]:
-        text, mask, _, _ = self.pipe.encode_prompt(
-            prompt,
-            do_classifier_free_guidance=False,
-            device=self.device,
-            clean_caption=self.settings.clean_caption and bool(prompt),
-            max_sequence_length=self.settings.text_tokens,
-        )
-        return text, mask
-
-    def noise(self, seeds: Sequence[int]) -> torch.Tensor:
-        """Initial noise [B, c, h, w] of images with these seeds: each drawn alone, on the CPU, in float32."""
-        scale = self.pipe.vae_scale_factor
-        shape = (1, self.transformer.config.in_channels, self.height // scale, self.width // scale)
+    def _draw(self, seeds: Sequence[int], shape: tuple[int, ...]) -> torch.Tensor:
+        """Noise [B, *shape]: each image's drawn alone, on the CPU, in float32, then cast and moved (C4)."""
         drawn = []
         for seed in seeds:
             try:
                 rng = torch.Generator().manual_seed(int(seed))
             except (TypeError, ValueError, RuntimeError) as error:
                 raise ExecutionError(f"the seed is a whole number below 2**64, not {seed!r}") from error
-            drawn.append(torch.randn(shape, generator=rng))
+            drawn.append(torch.randn((1, *shape), generator=rng))
         return torch.cat(drawn).to(device=self.device, dtype=self.dtype)
 
     def denoise(
         self,
-        embeddings: PixArtEmbeddings,
+        embeddings: Any,
         seeds: Sequence[int],
         schedule: Schedule | None = None,
         *,
         on_row: OnRow | None = None,
     ) -> torch.Tensor:
-        """One pass: final latents [B, c, h, w] of encoded prompts and as many seeds.
+        """One pass: final latents of encoded prompts and as many seeds.
 
         Raises ExecutionError for a schedule of another layout or whose times this sampler cannot take.
         """
@@ -213,7 +205,7 @@ class PixArtGenerator:
     @torch.no_grad()
     def denoise_timed(
         self,
-        embeddings: PixArtEmbeddings,
+        embeddings: Any,
         seeds: Sequence[int],
         schedule: Schedule | None = None,
         *,
@@ -228,22 +220,16 @@ class PixArtGenerator:
             schedule = heuristics.uncached(self.layout, self.rows)
         check_schedule(schedule, self.layout)
         self._pin_threads()
+        latents = self.noise(seeds)
         scheduler = copy.deepcopy(self.pipe.scheduler)
-        timesteps = set_times(scheduler, schedule, self.device)
+        timesteps, inputs_of, noise_of = self._sampling(embeddings, schedule, scheduler, latents)
         scheduler.set_begin_index(0)
-        latents = self.noise(seeds) * scheduler.init_noise_sigma
-
-        guided = self.guidance_scale > 1
-        batch = len(seeds)
-        text, mask = embeddings.text, embeddings.mask
-        if guided:  # [negatives, positives], as the stock pipeline batches them
-            text = torch.cat([embeddings.empty_text.expand(batch, -1, -1), text])
-            mask = torch.cat([embeddings.empty_mask.expand(batch, -1), mask])
-        conditions = self._size_conditions(len(text))
+        latents = latents * getattr(scheduler, "init_noise_sigma", 1.0)
+        plan = self._plan(schedule)
 
         self._synchronise()
         started, elsewhere = time.perf_counter(), 0.0
-        one_pass = Pass(plan := self.model.lower(schedule), self.model.components(plan, timesteps))
+        one_pass = Pass(plan, self.model.components(plan, timesteps))
         for row, t in enumerate(timesteps):
             if on_row is not None:
                 self._synchronise()
@@ -251,33 +237,20 @@ class PixArtGenerator:
                 on_row(row, plan.rows)
                 self._pin_threads()
                 elsewhere += time.perf_counter() - paused
-            inputs = scheduler.scale_model_input(torch.cat([latents] * 2) if guided else latents, t)
-            noise = one_pass(
-                row,
-                hidden_states=inputs,
-                encoder_hidden_states=text,
-                timestep=t[None].expand(len(inputs)),
-                added_cond_kwargs=conditions,
-                encoder_attention_mask=mask,
-            )
-            if guided:
-                unconditional, conditional = noise.chunk(2)
-                noise = unconditional + self.guidance_scale * (conditional - unconditional)
-            if noise.shape[1] // 2 == latents.shape[1]:  # the learned variance is not used
-                noise = noise.chunk(2, dim=1)[0]
+            inputs = inputs_of(latents, t)
+            with out_of_memory_explained(LOWER):
+                noise = noise_of(self.model.run(one_pass, row, inputs))
             latents = scheduler.step(noise, t, latents, return_dict=False)[0]
         self._synchronise()
         return latents, time.perf_counter() - started - elsewhere
 
-    def _size_conditions(self, batch: int) -> dict[str, torch.Tensor | None]:
-        if not self.transformer.use_additional_conditions:
-            return {"resolution": None, "aspect_ratio": None}
-        resolution = torch.tensor([self.height, self.width]).repeat(batch, 1)
-        ratio = torch.tensor([float(self.height / self.width)]).repeat(batch, 1)
-        return {
-            "resolution": resolution.to(dtype=self.dtype, device=self.device),
-            "aspect_ratio": ratio.to(dtype=self.dtype, device=self.device),
-        }
+    def _plan(self, schedule: Schedule) -> Plan:
+        """The plan of a schedule; an evaluation runs the same schedule on many batches, so the last few are kept."""
+        plan = self._plans.pop(schedule.key, None) or self.model.lower(schedule)
+        self._plans[schedule.key] = plan
+        while len(self._plans) > KEPT_PLANS:
+            del self._plans[next(iter(self._plans))]
+        return plan
 
     def _synchronise(self) -> None:
         if self.device.type == "cuda":
@@ -287,8 +260,8 @@ class PixArtGenerator:
     def decode(self, latents: torch.Tensor) -> np.ndarray:
         """Latents -> uint8 [B, H, W, 3], as the stock pipeline makes its pictures."""
         self._pin_threads()
-        vae = self.pipe.vae
-        images = vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0]
+        with out_of_memory_explained(LOWER):
+            images = self.pipe.vae.decode(self._unscaled(latents), return_dict=False)[0]
         images = self.pipe.image_processor.postprocess(images, output_type="np")
         return (images * 255).round().astype(np.uint8)
 
