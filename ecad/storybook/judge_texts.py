@@ -32,9 +32,9 @@ WRONG_SHARES = {
     "sky": 0.1,
     "exchanged colours": 0.05,
 }
-"""How often each kind of fact is the wrong one. The object is the hardest: with equal shares, 1200 steps of 32
-pictures with 3 wrong captions each ended with 99.6 % of wrong colours ranked rightly on held-out truth, but only
-85.5 % of wrong objects."""
+"""How often each kind of fact is the wrong one. Objects are the hardest: with equal shares, 1200 steps of 32
+pictures with 3 wrong captions each ended with 99.6 % of wrong colours ranked rightly on held-out truth, but
+only 85.5 % of wrong objects."""
 OMITTED = 0.15
 """How often a training caption is silent about the place, and about the sky."""
 
