@@ -151,6 +151,28 @@ def test_packing_leaves_the_weights_as_they_are_and_holds_none_twice(tiny_pixart
     )
 
 
+def test_a_packed_transformer_is_saved_and_copied_like_any_other(tiny_pixart_path, tmp_path):
+    import copy
+
+    from diffusers import PixArtTransformer2DModel
+
+    transformer = PixArtTransformer2DModel.from_pretrained(tiny_pixart_path, subfolder="transformer")
+    open_model(transformer, "fast")
+    transformer.save_pretrained(tmp_path)
+    loaded = PixArtTransformer2DModel.from_pretrained(tmp_path).state_dict()
+    copied = copy.deepcopy(transformer).to(torch.float64).state_dict()
+    for name, value in transformer.state_dict().items():
+        assert torch.equal(loaded[name], value) and torch.equal(copied[name], value.double())
+
+
+def test_several_images_of_a_prompt(pixart, latents):
+    schedule = heuristics.fora(LAYOUT, ROWS, 2)
+    with apply_schedule(pixart, schedule):
+        two = latents(pixart, seed=[1, 2], num_images_per_prompt=2, **schedule.call())
+        same = latents(pixart, ["a red house", "a red house"], seed=[1, 2], **schedule.call())
+    assert torch.equal(two, same)
+
+
 def test_an_attention_the_fast_mode_does_not_know_is_refused(tiny_pixart_path, latents):
     from diffusers import DiffusionPipeline
     from diffusers.models.attention_processor import AttnProcessor
