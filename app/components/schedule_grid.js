@@ -66,7 +66,7 @@ function measure() {
   const d = window.devicePixelRatio || 1;
   layOut();
   const gaps = slots.filter(s => s.r < 0).length * GAP;
-  left = turned ? 52 : 66; top = turned ? 22 : 34;
+  left = turned ? 52 : 78; top = turned ? 22 : 34;
   cell.w = turned ? (width - left - 1 - gaps) / R : (width - left - 1) / C;
   cell.h = turned ? 16 : Math.max(9, Math.min(16, 340 / R));
   const height = top + 1 + (turned ? C * cell.h : R * cell.h + gaps);
@@ -129,7 +129,7 @@ function labels(ink, faint, colours) {
       pen.fillStyle = faint; pen.textAlign = 'center'; pen.fillText(r, x + cell.w / 2, top - 10);
     } else {
       if (r % every) continue;
-      pen.textAlign = 'right'; pen.fillStyle = ink; pen.fillText(r, 28, y + cell.h / 2);
+      pen.textAlign = 'right'; pen.fillStyle = ink; pen.fillText(r, 30, y + cell.h / 2);
       if (header === r) { pen.textAlign = 'left'; pen.fillText('×', 2, y + cell.h / 2); pen.textAlign = 'right'; }
       if (value.times) {
         pen.fillStyle = value.own ? ink : faint; pen.fillText('t ' + value.times[r], left - 8, y + cell.h / 2);
@@ -196,7 +196,7 @@ function publish() {
   buttons(); show(macs(), false); confirmFigures(); redraw();
 }
 function commit(before) {
-  if (before.bits.length === bits.length && before.bits.every((x, i) => x === bits[i])) { redraw(); return; }
+  if (before.bits.length === bits.length && before.bits.every((x, i) => x === bits[i])) { redraw(); confirmFigures(); return; }
   undo.push(before); if (undo.length > 200) undo.shift(); redo = [];
   const base = value.point == null && value.edited ? value.base : value.name;
   value = {...value, point: null, edited: true, base, name: `edited from ${base}`};
