@@ -43,6 +43,20 @@ _HARMLESS = re.compile(
 ACTIVE = ("running", "pausing", "paused", "stopping")
 
 
+def _harmless(leaf: str) -> bool:
+    return _HARMLESS.fullmatch(leaf.rsplit(".", 1)[-1]) is not None
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """("dotted.name", value) of every leaf of nested mappings, sorted."""
+    found = []
+    for name, value in sorted(tree.items()):
+        found += (
+            _leaves(value, f"{prefix}{name}.") if isinstance(value, Mapping) else [(prefix + name, value)]
+        )
+    return found
+
+
 class Run:
     """One run on the page: its points, and its search once it is writable."""
 
@@ -144,7 +158,8 @@ class Runs:
         if path is not None:
             self._show(path)
         else:
-            self._new(self.settings(population=8, generations=1, images=6), "explorer")
+            settings = self.settings(population=16, generations=4, images=6)
+            self._new(settings, f"explorer-{self._stamp(settings)}")
 
     # what is shown
 
@@ -307,9 +322,8 @@ class Runs:
             evaluator = self._evaluator(run.store)
             serious = self._serious(run.store, evaluator)
             if serious:
-                stem = hashlib.sha256(repr(sorted(evaluator.fingerprint().items())).encode()).hexdigest()[:6]
-                successor = self._runs.get(f"{run.key}-{stem}")
-                return successor or self._new(run.store.settings, f"{run.key}-{stem}")
+                name = f"{run.key}-{self._stamp(run.store.settings)}"
+                return self._runs.get(name) or self._new(run.store.settings, name)
             path = run.path
             if path.parent.resolve() != runs_folder(self.data_dir).resolve():
                 path = self._copy_of(path)
@@ -355,6 +369,13 @@ class Runs:
         self._runs[run.key] = run
         return run
 
+    def _stamp(self, settings: SearchSettings) -> str:
+        """Six digits that stand for everything that makes scores comparable: weights, metrics, prompts."""
+        names = [settings.reward, *self.of_runs]
+        fingerprint = make_evaluator(self.generator, self._metrics(names), settings).fingerprint()
+        kept = [leaf for leaf in _leaves(fingerprint) if not _harmless(leaf[0])]
+        return hashlib.sha256(repr([kept, settings.to_json()]).encode()).hexdigest()[:6]
+
     def _search(self, evaluator: Any, store: RunStore) -> Search:
         return Search(
             evaluator,
@@ -375,7 +396,7 @@ class Runs:
 
     def _serious(self, store: RunStore, evaluator: Any) -> list[str]:
         found = fingerprint_differences(store.fingerprint, evaluator.fingerprint())
-        return [name for name in found if not _HARMLESS.fullmatch(name.rsplit(".", 1)[-1])]
+        return [name for name in found if not _harmless(name)]
 
     def close(self) -> None:
         """Stop the search and close every file; what was scored is in the runs."""
