@@ -64,7 +64,7 @@ class Pictures:
 
 def to_tensor(pictures: np.ndarray) -> torch.Tensor:
     """uint8 [B, H, W, 3] to float [B, 3, H, W] in -1 ... 1 (channels last in memory)."""
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 class Reconstruction(torch.nn.Module):

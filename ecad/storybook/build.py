@@ -71,8 +71,11 @@ def build_transformer(
     )
 
 
-def export(work: Path, target: Path = PIPELINE_FOLDER) -> int:
-    """Write the pipeline from the latest checkpoint's averaged weights; returns the number of steps it had."""
+def export(work: Path, target: Path = PIPELINE_FOLDER, averaged: bool = True) -> int:
+    """Write the pipeline from the latest checkpoint; returns the number of steps it had.
+
+    The weights are the moving average, or the latest ones: better while a training still learns fast.
+    """
     checkpoint = work / "denoiser.safetensors"
     if not checkpoint.exists():
         raise BuildError(
@@ -81,7 +84,7 @@ def export(work: Path, target: Path = PIPELINE_FOLDER) -> int:
     tokenizer = make_tokenizer()
     denoiser = Denoiser(make_transformer(), make_text_encoder(tokenizer))
     tree = load_tree(checkpoint)
-    denoiser.load_state_dict(tree["averages"]["denoiser"])
+    denoiser.load_state_dict(tree["averages" if averaged else "nets"]["denoiser"])
     target.parent.mkdir(parents=True, exist_ok=True)
     export_pipeline(
         target, denoiser.transformer, denoiser.text_encoder, tokenizer, finished_autoencoder(work)

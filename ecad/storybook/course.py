@@ -38,7 +38,7 @@ class Budget:
         return min(1.0, spent)
 
 
-def warm_flat_down(progress: float, warm: float = 0.05, down: float = 0.5) -> float:
+def warm_flat_down(progress: float, warm: float = 0.05, down: float = 0.35) -> float:
     """Factor on the learning rate: a short rise, a plateau, then straight down to nothing over the last ``down``."""
     return min(1.0, progress / warm + 1e-3, max(0.0, (1 - progress) / down))
 

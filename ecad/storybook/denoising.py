@@ -21,7 +21,7 @@ from ecad.storybook.transformer import TRAIN_TIMES, noise_levels
 from ecad.storybook.world import render, sample_scene, training_caption
 
 NO_CAPTION = 0.1  # share of training captions that are empty, for guidance
-MUON_FACTOR = 3  # Muon's learning rate over AdamW's: its updates are small in so narrow a net
+MUON_FACTOR = 4.5  # Muon's learning rate over AdamW's: its updates are small in so narrow a net
 LOWEST_LEVEL = 0.2  # noise levels below this weigh no more than it
 UNKNOWN_WORD = 0.005  # share of words replaced by an unknown one
 SHARD = 1000  # pictures in one file of latents
@@ -187,7 +187,7 @@ def train_denoiser(
     peak: float = 2e-3,
     muon: bool = True,
     compile: bool = True,
-    decay: float = 0.999,
+    decay: float = 0.997,
     at_checkpoint: Callable[[Denoiser], LatentSet | None] | None = None,
 ) -> Denoiser:
     """Train, going on from ``checkpoint`` if it is there; returns the moving average of the two nets.

@@ -49,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     export = steps.add_parser("export", help="write assets/storybook/pipeline from the latest checkpoint")
     export.add_argument("--work", type=Path, default=WORK, help="checkpoints (.training/storybook)")
+    export.add_argument("--latest", action="store_true", help="the latest weights, not their moving average")
     export.add_argument("--target", type=Path, help="another folder than the assets'")
 
     check = steps.add_parser("check", help="share of the facts right, of the model and of its judge")
@@ -152,7 +153,7 @@ def _export(args: argparse.Namespace) -> None:
     from ecad.storybook.pipeline import PIPELINE_FOLDER
 
     target = args.target or PIPELINE_FOLDER
-    steps = export(args.work, target)
+    steps = export(args.work, target, averaged=not args.latest)
     print(f"wrote {target} from step {steps}")
 
 
