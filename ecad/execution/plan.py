@@ -1,8 +1,9 @@
 """The plan: a schedule lowered for execution. Pure numpy; nothing here knows a model.
 
 For every row the plan says which components are computed, which stretches of skipped components are combined
-from what was kept, what is kept and when it is given up. The semantics are DESIGN C1; the liveness is exact:
-a value is kept only if a later step reads it and is freed right after its last reader.
+from what was kept, what is kept and when it is given up. A kept value is the component's output before gate
+and residual. The liveness is exact: a value is kept only if a later step reads it and is freed right after its
+last reader.
 
 A *segment* is a run of neighbouring components that were computed in one row and will be recomputed in the
 same later row, so that every row between reads all of them together. Where a family's gates are `table_i +

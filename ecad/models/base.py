@@ -1,7 +1,7 @@
 """What all image generators have in common: loading, noise, the denoising loop, decoding, the fingerprint.
 
 A generator does what its stock pipeline's call does, apart from one deliberate difference: the initial noise
-of an image depends on its seed and size only (DESIGN C4), whatever batch it is in.
+of an image depends on its seed and size only, whatever batch it is in.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """FLUX's components as few large operations: the fast mode.
 
-The same mathematics as `flux_reference`, arranged for speed (DESIGN section 6):
+The same mathematics as `flux_reference`, arranged for speed:
 
 - the prompt's embedding into the model's width, and the rotary tables, once a pass;
 - all blocks' modulations for many rows at once: one reading of their weights instead of one a row;

@@ -40,7 +40,7 @@ class Embeddings(Protocol):
 class ImageGenerator(Protocol):
     """A loaded model that turns prompts into images under a schedule.
 
-    An image's initial noise depends on its seed and size only (DESIGN C4).
+    An image's initial noise depends on its seed and size only.
     """
 
     name: str

@@ -1,7 +1,7 @@
 """Schedules by rule: the baselines that a search starts from and must beat.
 
-The rules of FORA, cross-and-self, T-GATE and evenly spaced caching are those of the original's generators
-(ecad.md 3.6). Row numbers count from 0.
+The rules of FORA, cross-and-self, T-GATE and evenly spaced caching are those of the original's generators.
+Row numbers count from 0.
 """
 
 from __future__ import annotations

@@ -171,7 +171,7 @@ def test_full_flux_counts_one_image_and_paper_two():
 
 
 def test_the_products_missing_in_paper_are_the_published_ones():
-    """ecad.md 5.3: 12,419,334,144 per uncached PixArt 256 row."""
+    """12,419,334,144 per uncached PixArt 256 row."""
     full, paper = (cost_table("pixart-alpha", convention=convention) for convention in ("full", "paper"))
     keys_values = 2 * 2 * 1152**2 * 120  # counted once per pass in full
     difference = int(full.component.sum() - paper.component.sum()) + 28 * keys_values
@@ -190,7 +190,7 @@ def test_full_tgate_halves_what_is_left_after_the_gate():
 
 
 def test_cache_values_add_up_to_the_published_sizes():
-    """ecad.md 2.2: 99 MB per image for PixArt 256 in 16 bits, 1.26 GB and 7.5 GB for FLUX."""
+    """99 MB per image for PixArt 256 in 16 bits, 1.26 GB and 7.5 GB for FLUX."""
     two_bytes = {("pixart-alpha", 256): 99.1e6, ("flux-dev", 256): 1.255e9, ("flux-dev", 1024): 7.53e9}
     for (model, side), size in two_bytes.items():
         assert 2 * int(cost_table(model, height=side).cache_values.sum()) == pytest.approx(size, rel=2e-3)

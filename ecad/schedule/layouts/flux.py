@@ -6,7 +6,7 @@ in one tensor: `single_attn` mixes them, `single_proj_mlp` works token by token,
 reads these two *kept* values and nothing else, not even the time, and is added to the streams. The final
 layer reads the image tokens only.
 
-Hence the neutral bits of a FLUX schedule (ecad.md 2.2): recomputes of `single_attn` or `single_proj_mlp` that
+Hence the neutral bits of a FLUX schedule: recomputes of `single_attn` or `single_proj_mlp` that
 no `single_proj_out` reads before the next one; recomputes of `single_proj_out` between which neither of its
 inputs changed; recomputes of `full_ff_context` whose text no later attention reads.
 """
@@ -125,12 +125,12 @@ class FluxDimensions:
     def terms(self, convention: str) -> Terms:
         """What each component and everything around them costs.
 
-        Linear, D the width, N image and T text tokens, S = N + T: full_attn 4 D^2 S, full_ff 8 D^2 N,
-        full_ff_context 8 D^2 T, single_attn 3 D^2 S, single_proj_mlp 4 D^2 S, single_proj_out 5 D^2 S
-        (ecad.md 5.2). `paper` counts all of it in every row for a batch of two images. `full` counts one
-        image, adds the attention products (2 S^2 D), and counts what no time changes (context embedder,
-        guidance and pooled-text MLPs) once per pass; every row's modulations are counted whole, for they come
-        from one product before the loop.
+         Linear, D the width, N image and T text tokens, S = N + T: full_attn 4 D^2 S, full_ff 8 D^2 N,
+         full_ff_context 8 D^2 T, single_attn 3 D^2 S, single_proj_mlp 4 D^2 S, single_proj_out 5 D^2 S
+        . `paper` counts all of it in every row for a batch of two images. `full` counts one
+         image, adds the attention products (2 S^2 D), and counts what no time changes (context embedder,
+         guidance and pooled-text MLPs) once per pass; every row's modulations are counted whole, for they come
+         from one product before the loop.
         """
         d, n, t = self.dim, self.image_tokens, self.text_tokens
         s, wide = n + t, self.ff_mult

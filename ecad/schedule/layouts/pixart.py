@@ -111,7 +111,7 @@ class PixArtDimensions:
         """What each component and everything around them costs.
 
         Linear and convolution, D the width, N image and L text tokens, per guidance half: attn1 4 D^2 N,
-        attn2 2 D^2 N + 2 D^2 L, ff 8 D^2 N (ecad.md 5.2). `paper` counts all of it in every row for both
+        attn2 2 D^2 N + 2 D^2 L, ff 8 D^2 N. `paper` counts all of it in every row for both
         halves. `full` adds the attention products (2 N^2 D and 2 N L D) and counts what depends on the prompt
         alone (caption projection, attn2's keys and values) and the size embedders once per pass, the
         modulation by the time once per row whatever the number of halves: both share the row's time.
@@ -197,5 +197,5 @@ def pixart_alpha(height: int, width: int) -> PixArtDimensions:
 
 
 def pixart_sigma(height: int, width: int) -> PixArtDimensions:
-    """PixArt-Sigma at this size. It reads 300 text tokens; the original counted 120 (ecad.md 5.1)."""
+    """PixArt-Sigma at this size. It reads 300 text tokens; the original counted 120."""
     return PixArtDimensions(height=height, width=width, text_tokens=300, paper_text_tokens=120)
