@@ -178,7 +178,7 @@ class BaseGenerator(ABC):
         return self._encode(list(prompts))
 
     def _draw(self, seeds: Sequence[int], shape: tuple[int, ...]) -> torch.Tensor:
-        """Noise [B, *shape]: each image's drawn alone, on the CPU, in float32, then cast and moved (C4)."""
+        """Noise [B, *shape]: each image's drawn alone, on the CPU, in float32, then cast and moved."""
         drawn = []
         for seed in seeds:
             try:

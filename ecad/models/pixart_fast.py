@@ -1,6 +1,6 @@
 """PixArt's components as few large operations: the fast mode.
 
-The same mathematics as `pixart_reference`, arranged for speed (DESIGN section 6):
+The same mathematics as `pixart_reference`, arranged for speed:
 
 - what depends on the prompt alone is computed once a pass: the caption projection, every block's text keys
 and
@@ -134,17 +134,42 @@ class PixArtFast:
             raise ExecutionError(
                 'the fast mode takes no `attention_mask` or `cross_attention_kwargs`; use mode="reference"'
             )
-        patch = model.config.patch_size
-        self.grid = hidden_states.shape[-2] // patch, hidden_states.shape[-1] // patch
-        self.hidden = model.pos_embed(hidden_states)  # [B, N, D]
+        shape = hidden_states.shape
+        if row == 0:
+            self.shape = shape
+            self.batches = shape[0], shape[0] // 2  # T-GATE drops one guidance half
+            patch = model.config.patch_size
+            self.grid = shape[-2] // patch, shape[-1] // patch
+            self._prepare_patches(hidden_states)
+        elif shape[1:] != self.shape[1:] or shape[0] not in self.batches:
+            raise ExecutionError(f"the size or batch changed between rows {row - 1} and {row} of a pass")
+        self.hidden = self._embed(hidden_states)  # [B, N, D]
         if row == 0:
             self._prepare_times(added_cond_kwargs)
             self._prepare_text(encoder_hidden_states, encoder_attention_mask)
-        elif self.hidden.shape[1:] != self.shape[1:] or len(self.hidden) not in self.batches:
-            raise ExecutionError(f"the size or batch changed between rows {row - 1} and {row} of a pass")
         self.row = row
         # Six vectors [D] a block: 1 + scale where a scale is meant.
         self.vectors = self.tables[row].unbind(0)
+
+    def _prepare_patches(self, latents: torch.Tensor) -> None:
+        """The patch embedding as a product: its kernel [D, c * p * p], and bias plus positions [N, D].
+
+        A convolution whose stride is its kernel is a product over patches; of zeros it leaves bias and positions.
+        """
+        embed = self.transformer.pos_embed
+        kernel = embed.proj.weight
+        if tuple(embed.proj.stride) != tuple(kernel.shape[2:]) or embed.layer_norm:
+            raise _unsupported(0, "its patch embedding is not the published one")
+        self.kernel = kernel.flatten(1)
+        self.positions = embed(torch.zeros_like(latents[:1]))[0].clone()
+
+    def _embed(self, latents: torch.Tensor) -> torch.Tensor:
+        """Latents [B, c, h, w] -> tokens [B, N, D]."""
+        batch, channels, height, width = latents.shape
+        rows, columns = self.grid
+        patches = latents.view(batch, channels, rows, height // rows, columns, width // columns)
+        patches = patches.permute(0, 2, 4, 1, 3, 5).reshape(batch, rows * columns, -1)
+        return F.linear(patches, self.kernel) + self.positions
 
     def _prepare_times(self, added_cond_kwargs: dict[str, Any] | None) -> None:
         """Modulations of all rows: `tables` [R, 6 L, D], `gates` [R, 6, D] without the blocks' own, `final`
@@ -154,9 +179,7 @@ class PixArtFast:
         all rows.
         """
         model, times = self.transformer, self.timesteps.to(self.hidden.device)
-        self.shape = self.hidden.shape
-        self.batches = len(self.hidden), len(self.hidden) // 2  # T-GATE drops one guidance half
-        rows, dim = len(times), self.shape[-1]
+        rows, dim = len(times), self.hidden.shape[-1]
         conditions = None
         if model.use_additional_conditions:
             if added_cond_kwargs is None:

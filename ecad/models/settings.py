@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ecad.schedule.layouts.pixart import STORYBOOK_TEXT_TOKENS
+
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 
 
@@ -28,9 +30,9 @@ class ModelSettings:
 
 
 _ALL = [
-    # Storybook's captions are short and plain: nothing to clean, 24 tokens hold the longest.
-    ModelSettings("storybook", str(ASSETS / "storybook" / "pipeline"), text_tokens=24, dtype="float32",
-                  clean_caption=False),
+    # Storybook's captions are short and plain: nothing to clean.
+    ModelSettings("storybook", str(ASSETS / "storybook" / "pipeline"), dtype="float32",
+                  text_tokens=STORYBOOK_TEXT_TOKENS, clean_caption=False),
     ModelSettings("pixart-alpha", "PixArt-alpha/PixArt-XL-2-256x256"),
     ModelSettings("pixart-alpha-512", "PixArt-alpha/PixArt-XL-2-512x512"),
     ModelSettings("pixart-alpha-1024", "PixArt-alpha/PixArt-XL-2-1024-MS"),

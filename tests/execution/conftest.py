@@ -142,6 +142,24 @@ def pixart(tiny_pixart_path):
 
 
 @pytest.fixture(scope="session")
+def pixart64(tiny_pixart_path):
+    """The same in float64: what differs there by more than 1e-8 is wrong, however strongly the model amplifies."""
+    import torch
+
+    return load(tiny_pixart_path).to(torch.float64)
+
+
+@pytest.fixture(scope="session")
+def plain_pixart(tiny_pixart_path):
+    """The same with the weights as they were drawn, which amplify rounding no more than trained ones do."""
+    from diffusers import DiffusionPipeline
+
+    pipe = DiffusionPipeline.from_pretrained(tiny_pixart_path)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.fixture(scope="session")
 def sigma(tiny_sigma_path):
     return load(tiny_sigma_path)
 
