@@ -24,7 +24,7 @@ from .services.prompts import read_prompt, read_seed
 from .services.schedules import PageError
 from .services.worker import Priority
 
-_TICK = 0.1  # seconds between two looks at a job
+_TICK = 0.2  # seconds between two looks at a job, and so between a reload and its render's end
 
 
 def _toast(error: Exception) -> gr.Error:
@@ -163,13 +163,9 @@ class Handlers:
         wanted = self._wanted(selection, grid)
         services = self.services
         jobs = [services.renderer.submit(text, number, one.schedule) for one in wanted]
-        last = None
         try:
             while True:
-                value = {"images": self._cards(wanted, jobs, text)}
-                if value != last:
-                    last = value
-                    yield value
+                yield {"images": self._cards(wanted, jobs, text)}  # each time: a reload is noticed only here
                 if all(job.done for job in jobs):
                     return
                 if not self.turns.is_latest(session, turn):
@@ -246,13 +242,9 @@ class Handlers:
             return
         task = services.runs.evaluate(selection["run"], schedule, schedule.name)
         images = task.run.search.evaluator.images
-        last = None
         try:
             while not task.done:
-                text = f"Evaluating on {images} images: {100 * task.share:.0f} %"
-                if text != last:
-                    last = text
-                    yield gr.skip(), gr.skip(), text
+                yield gr.skip(), gr.skip(), f"Evaluating on {images} images: {100 * task.share:.0f} %"
                 task.wait(_TICK)
         finally:
             task.cancel()
@@ -355,7 +347,7 @@ class Handlers:
         job = self.services.renderer.submit(text, number, found)
         try:
             while not job.wait(_TICK):
-                pass
+                yield {"waiting": self.services.worker.ahead(job), "progress": job.progress}
             rendered = job.result()
         finally:
             job.cancel()

@@ -18,6 +18,8 @@ TITLE = "ECAD Explorer"
 FIRST_SEED = 7
 _PLUMBING = {"api_visibility": "private"}
 _AT_ONCE = {"queue": False, "show_progress": "hidden", **_PLUMBING}
+# Events that may fail go through the queue: of one that does not, Gradio shows no error to the visitor.
+_SOON = {"show_progress": "hidden", "concurrency_limit": None, **_PLUMBING}
 _RENDER = {
     "show_progress": "hidden",
     "trigger_mode": "multiple",
@@ -120,7 +122,7 @@ def create_app(services: Services) -> gr.Blocks:
             event(handlers.show, **shown)
         random.click(handlers.random, None, [prompt, seed], **_AT_ONCE).then(handlers.show, **shown)
         examples.load_input_event.then(handlers.show, **shown)
-        grid.upload(handlers.upload, grid, grid, **_AT_ONCE)
+        grid.upload(handlers.upload, grid, grid, **_SOON)
         evaluate.click(
             handlers.evaluate,
             [plot, grid],
@@ -130,10 +132,10 @@ def create_app(services: Services) -> gr.Blocks:
             concurrency_limit=8,
             **_PLUMBING,
         ).success(handlers.show, **shown)
-        panel.start(handlers.start, [plot, way, generations, population, images, preset], plot, **_AT_ONCE)
-        panel.pause(handlers.pause, None, None, **_AT_ONCE)
-        panel.resume(handlers.resume, None, None, **_AT_ONCE)
-        panel.stop(handlers.stop, None, None, **_AT_ONCE)
+        panel.start(handlers.start, [plot, way, generations, population, images, preset], plot, **_SOON)
+        panel.pause(handlers.pause, None, None, **_SOON)
+        panel.resume(handlers.resume, None, None, **_SOON)
+        panel.stop(handlers.stop, None, None, **_SOON)
         gr.api(handlers.api_predict, api_name="predict", queue=False)
         gr.api(handlers.api_render, api_name="render", concurrency_id="render", concurrency_limit=16)
     return page

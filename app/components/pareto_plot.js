@@ -97,7 +97,7 @@ function layout() {
     legend: {orientation: 'h', y: 1.02, yanchor: 'bottom', x: 0, font: {size: 12, color: ink}},
     hoverlabel: {bgcolor: css('--background-fill-primary'), bordercolor: grid, font: {size: 12, color: ink, family: css('--font')}, align: 'left'},
     xaxis: {...axis(xAxis === 'speed' ? (narrow ? 'times fewer MACs' : 'times fewer MACs than uncached (right is cheaper)') : 'GMACs per image (left is cheaper)'),
-      ...(xAxis === 'speed' ? {type: 'log', tickangle: 0, ...ticks(narrow)} : {type: 'linear'})},
+      ...(macs.length ? {} : {range: xAxis === 'speed' ? [0, 1] : [0, uncached / 1e9]}), ...(xAxis === 'speed' ? {type: 'log', tickangle: 0, ...ticks(narrow)} : {type: 'linear'})},
     yaxis: {...axis(info().label), ...(info().percent ? {ticksuffix: ' %'} : {})},
   };
 }
