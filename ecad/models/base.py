@@ -20,7 +20,7 @@ import numpy as np
 import torch
 import transformers
 from diffusers.utils import logging as diffusers_logging
-from transformers.utils import logging as transformers_logging
+from transformers.utils import logging as hf_logging
 
 from ecad.execution import ExecutionError, Pass, Plan
 from ecad.execution.families import check_schedule, open_model
@@ -39,16 +39,21 @@ Noise = Callable[[torch.Tensor], torch.Tensor]
 
 
 @contextmanager
-def no_progress_bars() -> Iterator[None]:
-    """Load quietly: diffusers and transformers draw their bars on stderr, where errors belong."""
-    noisy = [one for one in (diffusers_logging, transformers_logging) if one.is_progress_bar_enabled()]
-    for one in noisy:
+def quietly() -> Iterator[None]:
+    """Load without the libraries' bars and remarks on stderr, where errors belong; what is wrong still raises."""
+    before = [
+        (one, one.is_progress_bar_enabled(), one.get_verbosity()) for one in (diffusers_logging, hf_logging)
+    ]
+    for one, _, _ in before:
         one.disable_progress_bar()
+        one.set_verbosity_error()
     try:
         yield
     finally:
-        for one in noisy:
-            one.enable_progress_bar()
+        for one, bar, verbosity in before:
+            one.set_verbosity(verbosity)
+            if bar:
+                one.enable_progress_bar()
 
 
 class BaseGenerator(ABC):
@@ -71,7 +76,7 @@ class BaseGenerator(ABC):
         self.device, self.dtype, self.mode = device, dtype, mode
         self._threads = threads
         self._pin_threads()
-        with no_progress_bars():
+        with quietly():
             self.pipe = diffusers.DiffusionPipeline.from_pretrained(
                 folder, dtype=dtype, local_files_only=True
             )
