@@ -63,7 +63,7 @@ function traces() {
       hovertext: macs.map((_, i) => card(i)), hovertemplate: '%{hovertext}<extra></extra>', cliponaxis: true,
       marker: {size: 5, color: css('--ecad-cloud'), opacity: 0.45}},
     points(fewer, {name: 'fewer steps, uncached', mode: 'lines+markers+text', text: spaced(fewer, 0.035, i => labels[i] ?? ''),
-      textposition: 'bottom right', textfont: {size: 11, color: css('--ecad-fewer')},
+      textposition: 'bottom left', textfont: {size: 11, color: css('--ecad-fewer')},
       line: {dash: 'dot', width: 1.5, color: css('--ecad-fewer')}, marker: {symbol: 'square', size: 7, color: css('--ecad-fewer')}}),
     points(fora, {name: 'FORA', mode: 'markers+text', text: spaced(fora, 0.1, i => labels[i] ?? ''),
       textposition: 'bottom center', textfont: {size: 11, color: css('--ecad-fora')},
