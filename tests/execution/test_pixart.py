@@ -85,7 +85,8 @@ def test_a_schedule_on_its_own_timesteps_runs_on_them(pixart, latents, oracle):
     assert torch.equal(ours, oracle(pixart, schedule))
 
 
-def test_no_call_sees_what_an_earlier_one_left(pixart, latents):
+@pytest.mark.parametrize("mode", ["reference", "fast"])
+def test_no_call_sees_what_an_earlier_one_left(pixart, latents, distance, mode):
     schedule = heuristics.fora(LAYOUT, ROWS, 3)
 
     class Stop(Exception):
@@ -95,14 +96,18 @@ def test_no_call_sees_what_an_earlier_one_left(pixart, latents):
         if step == 2:
             raise Stop
 
-    with apply_schedule(pixart, schedule, mode="reference"):
+    with apply_schedule(pixart, schedule, mode=mode):
         first = latents(pixart, **schedule.call())
         with pytest.raises(Stop):
             latents(pixart, "a blue car", callback=stop, **schedule.call())
         latents(pixart, ["a tree", "a boat"], seed=[1, 2], **schedule.call())  # another batch
-        latents(pixart, "a tree", height=128, width=128, use_resolution_binning=False, **schedule.call())
-        latents(pixart, "a tree", guidance_scale=1.0, **schedule.call())
+        small = {"height": 128, "width": 192, "use_resolution_binning": False}
+        other_size = latents(pixart, "a tree", **small, **schedule.call())
+        unguided = latents(pixart, "a tree", guidance_scale=1.0, **schedule.call())
         assert torch.equal(latents(pixart, **schedule.call()), first)
+    with apply_schedule(pixart, schedule, mode="reference"):
+        assert distance(other_size, latents(pixart, "a tree", **small, **schedule.call())) < 1e-3
+        assert distance(unguided, latents(pixart, "a tree", guidance_scale=1.0, **schedule.call())) < 1e-3
 
 
 def test_wrong_use_is_refused_with_one_sentence(pixart, latents):
