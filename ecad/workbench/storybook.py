@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     world = steps.add_parser("world", help="a contact sheet of scenes as they are rendered")
     world.add_argument("-o", "--output", type=Path, default=Path("world.png"), help="where to (world.png)")
-    world.add_argument("--count", type=int, default=24, help="scenes (24)")
+    world.add_argument("--count", type=_positive, default=24, help="scenes (24)")
 
     autoencoder = steps.add_parser("autoencoder", help="train the autoencoder")
     _training(autoencoder, minutes=20)
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     transformer = steps.add_parser("transformer", help="train the transformer and the text encoder")
     _training(transformer, minutes=80)
-    transformer.add_argument("--pictures", type=int, default=16000, help="training pictures (16000)")
+    transformer.add_argument("--pictures", type=_positive, default=16000, help="training pictures (16000)")
 
     judge = steps.add_parser("judge", help="train the judge: CLIP and attribute reader")
     judge.add_argument(
@@ -67,7 +67,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
     for command in (autoencoder, transformer, judge, check, sheet):
-        command.add_argument("--threads", type=int, default=1, help="CPU threads (1)")
+        command.add_argument("--threads", type=_positive, default=1, help="CPU threads (1)")
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
 
 
 def _training(parser: argparse.ArgumentParser, minutes: float) -> None:
@@ -75,17 +81,17 @@ def _training(parser: argparse.ArgumentParser, minutes: float) -> None:
     budget.add_argument(
         "--minutes", type=float, help=f"how long, earlier runs on the same work counted ({minutes})"
     )
-    budget.add_argument("--steps", type=int, help="how many steps instead: then equal runs end equal")
+    budget.add_argument("--steps", type=_positive, help="how many steps instead: then equal runs end equal")
     parser.add_argument("--work", type=Path, default=WORK, help="checkpoints (.training/storybook)")
     parser.add_argument("--seed", type=int, default=0)
     parser.set_defaults(usual_minutes=minutes)
 
 
 def _generating(parser: argparse.ArgumentParser, count: int) -> None:
-    parser.add_argument("--count", type=int, default=count, help=f"held-out captions ({count})")
+    parser.add_argument("--count", type=_positive, default=count, help=f"held-out captions ({count})")
     parser.add_argument("--model", default="storybook", help="a model's name or folder (storybook)")
     parser.add_argument("--seed", type=int, default=0, help="which captions, and the first image's noise (0)")
-    parser.add_argument("--batch-size", type=int, default=8, help="images at once (8)")
+    parser.add_argument("--batch-size", type=_positive, default=8, help="images at once (8)")
     parser.add_argument("--guidance", type=float, help="guidance scale; the model's own if not given")
 
 
