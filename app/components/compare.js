@@ -99,7 +99,8 @@ function place() {
   const limit = (v, s) => Math.max(1 - s, Math.min(0, v));     // the picture always covers its frame
   zoom.x = limit(zoom.x, zoom.s); zoom.y = limit(zoom.y, zoom.s);
   views.style.setProperty('--zoom', `translate(${100 * zoom.x}%, ${100 * zoom.y}%) scale(${zoom.s})`);
-  views.style.setProperty('--wipe', `${slider.value}%`);
+  views.style.setProperty('--wipe', `${slider.value}%`);               // where the line stands in the frame,
+  views.style.setProperty('--wipe-in', `${Math.max(0, Math.min(100, (slider.value - 100 * zoom.x) / zoom.s))}%`);   // and in the picture
   views.classList.toggle('near', zoom.s > 2.5);
   query('.reset').disabled = zoom.s === 1;
   views.dataset.zoom = zoom.s.toFixed(2);

@@ -23,7 +23,7 @@ from .worker import DeviceWorker, Job, Priority
 _RECORD = "ecad"  # the PNG text chunk that holds what is known of the image
 
 
-BASELINE_LASTS = 20.0
+BASELINE_LASTS = 3.0
 """Seconds for which an uncached pass's time is compared with others: a machine's speed drifts with what else
 it does."""
 

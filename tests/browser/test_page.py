@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import threading
+from io import BytesIO
 from urllib.parse import urlparse
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import ecad
 
@@ -196,7 +199,7 @@ def test_zoom_and_the_drawing_itself_survive_live_updates(visit, explorer):
         macs = services.schedules.macs(schedule)
         run.store.add_schedule(schedule, macs=macs, origin="search", generation=1, name="child")
         for batch in range(2):
-            scores = {name: __import__("numpy").array([0.97]) for name in ("ssim", "psnr", "flip")}
+            scores = {name: np.array([0.97]) for name in ("ssim", "psnr", "flip")}
             run.store.add_scores(schedule.key, batch, scores, 0.1)
         page.evaluate("document.dispatchEvent(new CustomEvent('ecad-look'))")
         page.wait_for_function("n => +document.querySelector('#front .frame').dataset.points > n", arg=count)
@@ -352,14 +355,27 @@ def test_identical_pictures_have_a_black_difference(visit):
         "() => { const pane = document.querySelector('#compare .differs'), [a, b] = pane.querySelectorAll('img');"
         " b.src = a.src; return b.decode(); }"
     )
-    from io import BytesIO
-
-    import numpy as np
-    from PIL import Image
-
     shot = page.locator("#compare .differs").screenshot()
     pixels = np.asarray(Image.open(BytesIO(shot)).convert("RGB"))
     assert pixels[20:-20, 20:-20].max() == 0
+
+
+def test_the_wipe_shows_the_uncached_picture_left_of_its_line_also_when_zoomed(visit):
+    page = visit()
+    page.locator("#front .more").hover()  # away from the pictures
+    page.locator("#compare .mode[data-mode=wipe]").click()
+    page.locator("#compare .in").click()
+    pane = page.locator("#compare .wipes")
+
+    def at(percent: int) -> np.ndarray:
+        page.locator("#compare .wipe-at").fill(str(percent))
+        return np.asarray(Image.open(BytesIO(pane.screenshot())).convert("RGB")).astype(int)
+
+    other, uncached, half = at(0), at(100), at(50)
+    middle, inner = half.shape[1] // 2, slice(40, -20)  # below the label, clear of round corners
+    assert (other != uncached).any()
+    assert (half[inner, 20 : middle - 8] == uncached[inner, 20 : middle - 8]).all()
+    assert (half[inner, middle + 8 : -20] == other[inner, middle + 8 : -20]).all()
 
 
 def test_all_pictures_zoom_together(visit):
