@@ -19,6 +19,7 @@ const GAP = 6;                                   // pixels that a step left out 
 
 function parse(rows) { return Uint8Array.from(rows.join(''), Number); }
 function strings() { return Array.from({length: R}, (_, r) => bits.subarray(r * C, r * C + C).join('')); }
+const clock = t => Number.isInteger(t) ? t : t.toFixed(3);    // PixArt's times are whole numbers, FLUX's sigmas are not
 const on = (r, c) => r === 0 || bits[r * C + c] === 1;
 
 // --- figures ------------------------------------------------------------------------------------------------------
@@ -132,7 +133,7 @@ function labels(ink, faint, colours) {
       pen.textAlign = 'right'; pen.fillStyle = ink; pen.fillText(r, 30, y + cell.h / 2);
       if (header === r) { pen.textAlign = 'left'; pen.fillText('×', 2, y + cell.h / 2); pen.textAlign = 'right'; }
       if (value.times) {
-        pen.fillStyle = value.own ? ink : faint; pen.fillText('t ' + value.times[r], left - 8, y + cell.h / 2);
+        pen.fillStyle = value.own ? ink : faint; pen.fillText('t ' + clock(value.times[r]), left - 8, y + cell.h / 2);
       }
     }
   }
@@ -168,7 +169,7 @@ function outlineDifferences(ink) {
 
 // --- words --------------------------------------------------------------------------------------------------------
 function describe(r, c) {
-  const k = model.columns[c], time = value.times ? ` (t = ${value.times[r]})` : '';
+  const k = model.columns[c], time = value.times ? ` (t = ${clock(value.times[r])})` : '';
   const where = `${k.words}, step ${r}${time}: `;
   if (r === 0) return where + 'computed; the first step always is';
   if (on(r, c)) return where + 'computed';
@@ -233,7 +234,7 @@ function restoreStep(t) {
   const times = [...value.times, t].sort((a, b) => b - a), k = times.indexOf(t), rows = strings();
   rows.splice(k, 0, '1'.repeat(C));
   retime(rows, times);
-  say(`the step at t = ${t} is back, computed`);
+  say(`the step at t = ${clock(t)} is back, computed`);
 }
 function retime(rows, times) {
   const before = snapshot(), base = value.point == null && value.edited ? value.base : value.name;
@@ -281,7 +282,7 @@ canvas.addEventListener('pointermove', e => {
     const p = at(e), over = inside(p) && !p.gap ? p : null;
     const near = !turned && p.x < left && p.r > 0 && p.r < R ? p.r : null;
     if (near !== header) { header = near; redraw(); }
-    if (p.gap) say(`the step at t = ${p.gap.t} is left out: click to bring it back`);
+    if (p.gap) say(`the step at t = ${clock(p.gap.t)} is left out: click to bring it back`);
     else if (near !== null) say(p.x < 12 ? `leave step ${near} out` : `switch the whole step ${near}`);
     if (over?.r !== hover?.r || over?.c !== hover?.c) { hover = over; if (over) say(describe(over.r, over.c)); redraw(); }
     return;

@@ -70,6 +70,7 @@ def toast(page) -> str:
     page.wait_for_selector(".toast-body")
     text = page.locator(".toast-body").last.inner_text()
     page.locator(".toast-close").last.click()
+    page.wait_for_selector(".toast-body", state="detached")
     return text
 
 
