@@ -165,8 +165,11 @@ class Handlers:
         jobs = [services.renderer.submit(text, number, one.schedule) for one in wanted]
         try:
             while True:
+                finished = all(
+                    job.done for job in jobs
+                )  # before the cards are made, or the last ones are never sent
                 yield {"images": self._cards(wanted, jobs, text)}  # each time: a reload is noticed only here
-                if all(job.done for job in jobs):
+                if finished:
                     return
                 if not self.turns.is_latest(session, turn):
                     yield gr.skip()  # what is shown belongs to the newer request
