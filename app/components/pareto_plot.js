@@ -66,7 +66,7 @@ function traces() {
       textposition: 'bottom left', textfont: {size: 11, color: css('--ecad-fewer')},
       line: {dash: 'dot', width: 1.5, color: css('--ecad-fewer')}, marker: {symbol: 'square', size: 7, color: css('--ecad-fewer')}}),
     points(fora, {name: 'FORA', mode: 'markers+text', text: spaced(fora, 0.1, i => labels[i] ?? ''),
-      textposition: 'bottom center', textfont: {size: 11, color: css('--ecad-fora')},
+      textposition: 'top center', textfont: {size: 11, color: css('--ecad-fora')},
       marker: {symbol: 'triangle-up', size: 10, color: css('--ecad-fora')}}),
     points(front, {name: 'front', mode: 'lines+markers', line: {shape: 'hv', width: 2, color: accent},
       marker: {size: 8, color: accent}}),
@@ -85,7 +85,17 @@ function rings() {
 }
 const RINGS = 6;                                  // its place among the traces
 const mark = () => { const r = rings(); return P.restyle(gd, {x: [r.x], y: [r.y], text: [r.text]}, [RINGS]); };
+// What is seen first is what is compared: the front and the lines to beat. A few ruined candidates would flatten it;
+// they are there on a double click.
+let firstView = null;
+function span() {
+  const values = [...front, ...fewerSteps(), ...'oeu'].flatMap(k => typeof k === 'string' ? ofKind(k) : [k]).map(Y);
+  if (!values.length) return null;
+  const low = Math.min(...values), high = Math.max(...values), pad = 0.07 * (high - low || Math.abs(high) || 1);
+  return [low - pad, high + pad];
+}
 function layout() {
+  firstView = span();
   const ink = css('--body-text-color'), faint = css('--body-text-color-subdued'), grid = css('--border-color-primary');
   const axis = text => ({title: {text, font: {size: 13, color: faint}, standoff: 8}, gridcolor: grid, zeroline: false, linecolor: grid,
     tickfont: {size: 12, color: faint}, automargin: true, fixedrange: coarse});
@@ -98,7 +108,7 @@ function layout() {
     hoverlabel: {bgcolor: css('--background-fill-primary'), bordercolor: grid, font: {size: 12, color: ink, family: css('--font')}, align: 'left'},
     xaxis: {...axis(xAxis === 'speed' ? (narrow ? 'times fewer MACs' : 'times fewer MACs than uncached (right is cheaper)') : 'GMACs per image (left is cheaper)'),
       ...(macs.length ? {} : {range: xAxis === 'speed' ? [0, 1] : [0, uncached / 1e9]}), ...(xAxis === 'speed' ? {type: 'log', tickangle: 0, ...ticks(narrow)} : {type: 'linear'})},
-    yaxis: {...axis(info().label), ...(info().percent ? {ticksuffix: ' %'} : {})},
+    yaxis: {...axis(info().label), ...(firstView ? {range: [...firstView]} : {}), ...(info().percent ? {ticksuffix: ' %'} : {})},
   };
 }
 const config = {responsive: true, displaylogo: false, displayModeBar: coarse ? false : 'hover', modeBarButtons: [['zoom2d', 'pan2d', 'resetScale2d']]};
@@ -124,6 +134,11 @@ async function drawDelta(from) {
     const all = traces(), which = special ? [1, 2, 3, 4, 5] : [3];
     for (const k of which)
       await P.restyle(gd, {x: [all[k].x], y: [all[k].y], customdata: [all[k].customdata], hovertext: [all[k].hovertext], ...(all[k].text ? {text: [all[k].text]} : {})}, [k]);
+  }
+  const next = span();                           // grow with the front, unless somebody chose what to look at
+  if (firstView && next && String(gd.layout.yaxis.range) === String(firstView)) {
+    firstView = next;
+    await P.relayout(gd, {'yaxis.range': [...next]});
   }
   await mark();
   say();
