@@ -57,7 +57,8 @@ class Evolution:
             crossover = RowCrossover(genome, prob=settings.crossover_rate)
             mutation = ScheduleMutation(genome, settings)
             self._duplicates = SameKey(key)
-            unwanted = NotWorthwhile(key, self._tried, cost, settings.max_cost or math.inf)
+            low, high = settings.min_cost or 0.0, settings.max_cost or math.inf
+            unwanted = NotWorthwhile(key, self._tried, cost, low, high)
         selection = TournamentSelection(func_comp=binary_tournament)
         self._algorithm = NSGA2(
             pop_size=settings.population,

@@ -157,7 +157,8 @@ class SameKey(DuplicateElimination):
 
 
 class NotWorthwhile(SameKey):
-    """For children: drops what any generation has tried, and before it is computed what costs too much.
+    """For children: drops what any generation has tried, and before it is computed what costs too much or
+    too little to be worth it.
 
     Args:
         tried: keys of every schedule told so far; the population may have dropped it since.
@@ -169,14 +170,16 @@ class NotWorthwhile(SameKey):
         key: Callable[[np.ndarray], str],
         tried: Container[str],
         cost: Callable[[np.ndarray], float],
+        min_cost: float,
         max_cost: float,
     ):
         super().__init__(key)
-        self._tried, self._cost, self._max_cost = tried, cost, max_cost
+        self._tried, self._cost, self._range = tried, cost, (min_cost, max_cost)
 
     def _do(self, pop, other, is_duplicate):
         is_duplicate = super()._do(pop, other, is_duplicate)
         for i, one in enumerate(pop):
             if not is_duplicate[i]:
-                is_duplicate[i] = self._key(one.X) in self._tried or self._cost(one.X) > self._max_cost
+                low, high = self._range
+                is_duplicate[i] = self._key(one.X) in self._tried or not low <= self._cost(one.X) <= high
         return is_duplicate

@@ -1,6 +1,7 @@
 """The schedules a search begins with: the heuristics anyone could use without it.
 
-In the preset "default" the line of fewer steps comes first, so that the front starts at the baseline to beat.
+In the preset "default" the lines of fewer steps come first, evenly spaced and dense late, so that the front
+starts at the baselines to beat and children descend from the better of them.
 """
 
 from __future__ import annotations
@@ -25,25 +26,26 @@ def seed_schedules(
     else:
         shorter = range(2, rows)
         intervals = [n for n in (2, 3, 4, 5, 7, 10) if n < rows]
+        # Rows that stand densely at the end are the stronger baseline; with most of the rows kept it does
+        # not matter where they stand.
+        dense = range(3, max(4, 2 * rows // 3 + 1))
+
+        def line(spacing: str, every: int = 1) -> list[Schedule]:
+            counts = shorter if spacing == "uniform" else dense
+            return [
+                heuristics.fewer_steps(layout, n, spacing=spacing, grid=grid, every=every)
+                for n in counts
+                if n < rows and (every == 1 or n > 3 * every)
+            ]
+
         tiers = [
-            [
-                heuristics.uncached(layout, rows),
-                *(heuristics.fewer_steps(layout, n, spacing="uniform", grid=grid) for n in shorter),
-            ],
+            [heuristics.uncached(layout, rows), *line("uniform")],
+            line("late"),
             [heuristics.fora(layout, rows, n) for n in intervals],
+            line("late", every=2),
             [
-                *(heuristics.fewer_steps(layout, n, spacing="late", grid=grid) for n in shorter),
-                *(
-                    heuristics.fewer_steps(layout, n, spacing="uniform", grid=grid, every=2)
-                    for n in shorter
-                    if n > 3
-                ),
-                *(
-                    heuristics.fewer_steps(layout, n, spacing="late", grid=grid, every=2)
-                    for n in shorter
-                    if n > 3
-                ),
                 *(heuristics.cross_and_self(layout, rows, n) for n in intervals),
+                *line("uniform", every=2),
             ],
         ]
     chosen: dict[str, Schedule] = {}

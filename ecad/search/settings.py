@@ -39,6 +39,8 @@ class SearchSettings:
         seed_count: how many heuristic schedules generation 0 evaluates; None: as many as the preset says.
         max_cost: children above this share of the uncached MACs are not tried: cost is known at once, and
             up there the seeds are as good as uncached. None: no limit.
+        min_cost: children below this share are not tried: down there pictures fall apart, and a front's
+            even spread would spend most of the search on ruins. None: no limit.
         crossover_rate: share of matings that exchange anything.
         child_rate: share of children that are mutated.
         bit_rate: chance of each bit of a mutated child to flip; None: one bit in expectation.
@@ -65,6 +67,7 @@ class SearchSettings:
     reward: str = "storybook-reward"
     seed_count: int | None = None
     max_cost: float | None = 0.7
+    min_cost: float | None = 0.15
     crossover_rate: float = 0.9
     child_rate: float = 0.9
     bit_rate: float | None = 0.0005
@@ -91,6 +94,11 @@ class SearchSettings:
         _number(self, "time_limit", 0.0, 1e9, optional=True)
         _number(self, "bit_rate", 0.0, 0.5, optional=True)
         _number(self, "max_cost", 0.01, 10.0, optional=True)
+        _number(self, "min_cost", 0.0, 10.0, optional=True)
+        if None not in (self.min_cost, self.max_cost) and self.min_cost >= self.max_cost:
+            raise SearchError(
+                f"`min_cost` must be below `max_cost`, {self.max_cost:g}, not {self.min_cost:g}"
+            )
         for rate in ("crossover_rate", "child_rate", "row_rate", "shift_rate", "block_rate", "copy_rate"):
             _number(self, rate, 0.0, 1.0)
         for text in ("model", "reward"):
@@ -111,7 +119,8 @@ class SearchSettings:
             # Population 72, 4-point crossover in 90 % of matings, BitflipMutation(prob=0.05): 5 % of
             # the children are mutated, each bit with 1/n.
             values |= {"population": 72, "generations": 550, "seeds_per_prompt": 10, "batch": 10}
-            values |= {"crossover_rate": 0.9, "child_rate": 0.05, "bit_rate": None, "max_cost": None}
+            values |= {"crossover_rate": 0.9, "child_rate": 0.05, "bit_rate": None}
+            values |= {"max_cost": None, "min_cost": None}
         values |= overrides
         try:
             return cls(**values)
@@ -127,7 +136,7 @@ class SearchSettings:
         """How many heuristic schedules generation 0 holds at most."""
         if self.seed_count is not None:
             return self.seed_count
-        return self.population if self.preset == "paper" else max(self.population, 32)
+        return self.population if self.preset == "paper" else max(self.population, 40)
 
     def images(self) -> tuple[tuple[str, ...], tuple[int, ...]]:
         """(prompt, noise seed) of every image of the evaluation set, prompt by prompt."""

@@ -66,8 +66,9 @@ def test_the_same_seed_finds_the_same_and_another_seed_does_not(toy, tmp_path):
     assert digests[0] == digests[1] != digests[2]
 
 
-def test_no_child_above_the_cost_limit_is_computed(toy, tmp_path):
-    search = toy.toy_search(tmp_path / "a.sqlite", toy.toy_settings(max_cost=0.4, generations=6))
+def test_no_child_outside_the_cost_limits_is_computed(toy, tmp_path):
+    settings = toy.toy_settings(min_cost=0.3, max_cost=0.45, generations=6)
+    search = toy.toy_search(tmp_path / "a.sqlite", settings)
     search.inject(toy.brought_in())  # what a person brings in is not limited
     search.start()
     search.wait()
@@ -76,7 +77,8 @@ def test_no_child_above_the_cost_limit_is_computed(toy, tmp_path):
         for origin in ("seed", "search", "hand")
     }
     search.store.close()
-    assert max(costs["search"]) <= 0.4 < max(costs["seed"]) and costs["hand"][0] > 0.4
+    assert max(costs["search"]) <= 0.45 < max(costs["seed"]) and costs["hand"][0] > 0.45
+    assert min(costs["search"]) >= 0.3 > min(costs["seed"])
     assert len(costs["search"]) == 36
 
 
