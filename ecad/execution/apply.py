@@ -22,6 +22,11 @@ from ecad.execution.plan import Plan
 from ecad.execution.times import check_scheduler
 from ecad.schedule import Schedule
 
+LOWER = (
+    "call the pipeline with fewer images at once (num_images_per_prompt) or a smaller size (height, width), or load"
+    " it in half precision (dtype torch.bfloat16)"
+)
+
 
 class AppliedSchedule:
     """A schedule in force on a pipeline. A context manager: it is removed on exit, or by `remove()`.
@@ -120,8 +125,12 @@ class AppliedSchedule:
             raise ExecutionError(
                 f"the pipeline called the model at row {row} without having called it at row 0"
             )
-        with out_of_memory_explained("call the pipeline with fewer images at once, or a smaller size"):
-            output = self.model.run(self._passes[kind], row, inputs)
+        try:
+            with out_of_memory_explained(LOWER):
+                output = self.model.run(self._passes[kind], row, inputs)
+        except BaseException:
+            self._passes.clear()  # what it kept is memory that the next call needs
+            raise
         if row == self.plan.rows - 1:
             del self._passes[kind]
             if not self._passes and "_hf_hook" in vars(
@@ -155,7 +164,8 @@ class AppliedSchedule:
                 "the model was called at another time than the first of this pipeline's scheduler; apply the"
                 " schedule to the pipeline that is called, not to another one that shares its transformer"
             )
-        return Pass(self.plan, self.model.components(self.plan, times))
+        with out_of_memory_explained(LOWER):
+            return Pass(self.plan, self.model.components(self.plan, times))
 
 
 def _short(times: torch.Tensor) -> str:

@@ -28,11 +28,12 @@ from ecad.execution.memory import out_of_memory_explained
 from ecad.execution.times import check_scheduler
 from ecad.models.protocol import OnRow, check_prompt
 from ecad.models.settings import ModelSettings
+from ecad.models.text_encoders import TextEncoders, left_out
 from ecad.schedule import Schedule, heuristics
 from ecad.schedule.costs import CostTable, cost_table
 
 KEPT_PLANS = 16
-LOWER = "lower the number of images at once (--batch-size), or the size"
+KEPT_PROMPTS = 32  # an encoded prompt takes 4 MB in FLUX, 1 MB in PixArt
 # One row of a sampler: model inputs from latents and time, and noise from the model's output.
 Inputs = Callable[[torch.Tensor, torch.Tensor], dict[str, Any]]
 Noise = Callable[[torch.Tensor], torch.Tensor]
@@ -70,17 +71,22 @@ class BaseGenerator(ABC):
         dtype: torch.dtype,
         threads: int | None = None,
         mode: str = "fast",
+        transformer_folder: Path | None = None,
     ) -> None:
         self.folder, self.settings = Path(folder), settings
+        self._transformer_folder = transformer_folder  # where it is not the pipeline's own
         self.name = settings.name
         self.device, self.dtype, self.mode = device, dtype, mode
         self._threads = threads
         self._pin_threads()
         with quietly():
-            self.pipe = diffusers.DiffusionPipeline.from_pretrained(
-                folder, dtype=dtype, local_files_only=True
-            )
-        self.pipe.to(device)
+            self.pipe = self._load()
+        with out_of_memory_explained(
+            'load the model in half precision (dtype "float16" or "bfloat16") and with text_encoder="offload"'
+        ):
+            self.text_encoders = TextEncoders(self.pipe, device, settings.text_encoder)
+            self.pipe.transformer.to(device)
+            self.pipe.vae.to(device)
         self.pipe.set_progress_bar_config(disable=True)
         self.transformer = self.pipe.transformer.eval()
         self.model = open_model(self.transformer, mode)
@@ -90,9 +96,28 @@ class BaseGenerator(ABC):
         self.guidance_scale = settings.guidance_scale
         side = self._side()
         self.height, self.width = settings.height or side, settings.width or side
+        self._check_size()
         self.timesteps = self._grid()
         self._fingerprint: dict[str, Any] | None = None
         self._plans: dict[str, Plan] = {}  # by schedule key, the latest last
+        self._encoded: dict[str, tuple[torch.Tensor, ...]] = {}  # by prompt, the latest last
+
+    def _load(self) -> Any:
+        """The saved pipeline, on the CPU."""
+        given: dict[str, Any] = {}
+        if self.settings.text_encoder == "none":
+            given |= left_out(self.folder)
+        if self._transformer_folder is not None:
+            given["transformer"] = self._transformer_class.from_pretrained(
+                self._transformer_folder, subfolder="transformer", dtype=self.dtype, local_files_only=True
+            )
+        return diffusers.DiffusionPipeline.from_pretrained(
+            self.folder, dtype=self.dtype, local_files_only=True, **given
+        )
+
+    takes_guidance: bool  # whether its guidance scale changes anything
+    _transformer_class: Any  # of the family, for a transformer that lies apart from its pipeline
+    _always_encoded: tuple[str, ...] = ()  # prompts that every image needs beside its own
 
     @abstractmethod
     def _side(self) -> int:
@@ -107,9 +132,18 @@ class BaseGenerator(ABC):
     def dimensions(self) -> Any:
         """The numbers its costs follow from."""
 
+    @property
     @abstractmethod
-    def _encode(self, prompts: list[str]) -> Any:
-        """The embeddings of checked prompts."""
+    def token_side(self) -> int:
+        """Pixels of an image token's side: height and width are multiples of it."""
+
+    @abstractmethod
+    def _encode_one(self, prompt: str) -> tuple[torch.Tensor, ...]:
+        """What the text encoders make of a checked prompt, each tensor [1, ...]."""
+
+    @abstractmethod
+    def _joined(self, encoded: list[tuple[torch.Tensor, ...]], always: list[tuple[torch.Tensor, ...]]) -> Any:
+        """The embeddings of encoded prompts, in this order; `always` are those of `_always_encoded`."""
 
     @abstractmethod
     def noise(self, seeds: Sequence[int]) -> torch.Tensor:
@@ -124,6 +158,16 @@ class BaseGenerator(ABC):
     @abstractmethod
     def _unscaled(self, latents: torch.Tensor) -> torch.Tensor:
         """Final latents -> what the autoencoder decodes, [B, c, h, w]."""
+
+    def _check_size(self) -> None:
+        side = self.token_side
+        for name, given in (("height", self.height), ("width", self.width)):
+            if given < side or given % side:
+                nearest = max(side, round(given / side) * side)
+                raise ExecutionError(
+                    f"the {name} must be a multiple of {side} pixels for {self.name}, not {given}; the nearest is"
+                    f" {nearest}"
+                )
 
     @property
     def threads(self) -> int:
@@ -143,8 +187,13 @@ class BaseGenerator(ABC):
         if self._fingerprint is None:
             digest = hashlib.sha256()
             files = [*self.folder.rglob("*.safetensors"), *self.folder.glob("scheduler/*.json")]
-            for file in sorted(files, key=lambda one: one.relative_to(self.folder).as_posix()):
-                digest.update(file.relative_to(self.folder).as_posix().encode())
+            named = {file.relative_to(self.folder).as_posix(): file for file in files}
+            if self._transformer_folder is not None:
+                named = {name: file for name, file in named.items() if not name.startswith("transformer/")}
+                for file in self._transformer_folder.glob("transformer/*.safetensors"):
+                    named[f"transformer/{file.name}"] = file
+            for name, file in sorted(named.items()):
+                digest.update(name.encode())
                 with file.open("rb") as stream:
                     for chunk in iter(lambda s=stream: s.read(1 << 20), b""):
                         digest.update(chunk)
@@ -173,6 +222,8 @@ class BaseGenerator(ABC):
     def encode(self, prompts: Sequence[str]) -> Any:
         """Encode prompts one by one, so that an embedding depends on no neighbour; equal prompts once.
 
+        What was encoded last is remembered, and no text encoder is needed for it again.
+
         Raises ExecutionError for an empty prompt or one beyond `PROMPT_LIMIT` characters.
         """
         if not prompts:
@@ -180,7 +231,26 @@ class BaseGenerator(ABC):
         for prompt in prompts:
             check_prompt(prompt)
         self._pin_threads()
-        return self._encode(list(prompts))
+        needed = dict.fromkeys([*self._always_encoded, *prompts])
+        missing = [prompt for prompt in needed if prompt not in self._encoded]
+        encoded = {prompt: self._encoded.pop(prompt) for prompt in needed if prompt in self._encoded}
+        if missing:
+            with (
+                out_of_memory_explained(
+                    'load the model in half precision (dtype "float16" or "bfloat16"), or encode the prompts on'
+                    " another machine and pass their embeddings"
+                ),
+                self.text_encoders.at_hand(),
+            ):
+                encoded |= {prompt: self._encode_one(prompt) for prompt in missing}
+        embeddings = self._joined(
+            *([encoded[one] for one in asked] for asked in (prompts, self._always_encoded))
+        )
+        self._encoded |= encoded
+        for prompt in list(self._encoded)[: -KEPT_PROMPTS or None]:
+            if prompt not in self._always_encoded:
+                del self._encoded[prompt]
+        return embeddings
 
     def _draw(self, seeds: Sequence[int], shape: tuple[int, ...]) -> torch.Tensor:
         """Noise [B, *shape]: each image's drawn alone, on the CPU, in float32, then cast and moved."""
@@ -234,7 +304,8 @@ class BaseGenerator(ABC):
 
         self._synchronise()
         started, elsewhere = time.perf_counter(), 0.0
-        one_pass = Pass(plan, self.model.components(plan, timesteps))
+        with out_of_memory_explained(self._to_lower()):
+            one_pass = Pass(plan, self.model.components(plan, timesteps))
         for row, t in enumerate(timesteps):
             if on_row is not None:
                 self._synchronise()
@@ -242,10 +313,9 @@ class BaseGenerator(ABC):
                 on_row(row, plan.rows)
                 self._pin_threads()
                 elsewhere += time.perf_counter() - paused
-            inputs = inputs_of(latents, t)
-            with out_of_memory_explained(LOWER):
-                noise = noise_of(self.model.run(one_pass, row, inputs))
-            latents = scheduler.step(noise, t, latents, return_dict=False)[0]
+            with out_of_memory_explained(self._to_lower()):
+                noise = noise_of(self.model.run(one_pass, row, inputs_of(latents, t)))
+                latents = scheduler.step(noise, t, latents, return_dict=False)[0]
         self._synchronise()
         return latents, time.perf_counter() - started - elsewhere
 
@@ -257,6 +327,14 @@ class BaseGenerator(ABC):
             del self._plans[next(iter(self._plans))]
         return plan
 
+    def _to_lower(self) -> str:
+        """Which settings to lower where memory is short."""
+        half = ', or use half precision (dtype "bfloat16")' if self.dtype == torch.float32 else ""
+        return (
+            "lower the number of images at once (--batch-size) or their size (--height, --width), now"
+            f" {self.width} x {self.height}{half}"
+        )
+
     def _synchronise(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
@@ -265,7 +343,7 @@ class BaseGenerator(ABC):
     def decode(self, latents: torch.Tensor) -> np.ndarray:
         """Latents -> uint8 [B, H, W, 3], as the stock pipeline makes its pictures."""
         self._pin_threads()
-        with out_of_memory_explained(LOWER):
+        with out_of_memory_explained(self._to_lower()):
             images = self.pipe.vae.decode(self._unscaled(latents), return_dict=False)[0]
         images = self.pipe.image_processor.postprocess(images, output_type="np")
         return (images * 255).round().astype(np.uint8)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from diffusers import FluxTransformer2DModel
 
-from ecad.execution import ExecutionError
 from ecad.models.base import BaseGenerator, Inputs, Noise
 from ecad.models.flux import set_sigmas
 from ecad.schedule import Schedule
@@ -26,7 +26,7 @@ class FluxEmbeddings:
     def __len__(self) -> int:
         return len(self.text)
 
-    def __getitem__(self, part: slice) -> FluxEmbeddings:
+    def __getitem__(self, part: slice | list[int]) -> FluxEmbeddings:
         return FluxEmbeddings(self.text[part], self.pooled[part])
 
 
@@ -34,6 +34,13 @@ class FluxGenerator(BaseGenerator):
     """An `ImageGenerator` over a saved FluxPipeline. `timesteps` are unshifted sigmas, as its schedules
     name them.
     """
+
+    _transformer_class = FluxTransformer2DModel
+
+    @property
+    def takes_guidance(self) -> bool:
+        """Whether its guidance scale is an input of the model."""
+        return bool(self.transformer.config.guidance_embeds)
 
     def _side(self) -> int:
         return self.pipe.default_sample_size * self.pipe.vae_scale_factor
@@ -48,18 +55,25 @@ class FluxGenerator(BaseGenerator):
             self.transformer.config,
             height=self.height,
             width=self.width,
-            pixels_per_token=2 * self.pipe.vae_scale_factor,
+            pixels_per_token=self.token_side,
             text_tokens=self.settings.text_tokens,
         )
 
-    def _encode(self, prompts: list[str]) -> FluxEmbeddings:
-        encoded = {}
-        for prompt in dict.fromkeys(prompts):
-            text, pooled, _ = self.pipe.encode_prompt(
-                prompt, prompt_2=None, device=self.device, max_sequence_length=self.settings.text_tokens
-            )
-            encoded[prompt] = text, pooled
-        texts, pooled = zip(*(encoded[prompt] for prompt in prompts), strict=True)
+    @property
+    def token_side(self) -> int:
+        """Pixels of an image token's side: height and width are multiples of it."""
+        return 2 * self.pipe.vae_scale_factor
+
+    def _encode_one(self, prompt: str) -> tuple[torch.Tensor, torch.Tensor]:
+        text, pooled, _ = self.pipe.encode_prompt(
+            prompt, prompt_2=None, device=self.device, max_sequence_length=self.settings.text_tokens
+        )
+        return text, pooled
+
+    def _joined(
+        self, encoded: list[tuple[torch.Tensor, ...]], always: list[tuple[torch.Tensor, ...]]
+    ) -> FluxEmbeddings:
+        texts, pooled = zip(*encoded, strict=True)
         return FluxEmbeddings(torch.cat(texts), torch.cat(pooled))
 
     def noise(self, seeds: Sequence[int]) -> torch.Tensor:
@@ -72,10 +86,7 @@ class FluxGenerator(BaseGenerator):
         return self.pipe._pack_latents(drawn, len(drawn), channels, height, width)
 
     def _latent_size(self) -> tuple[int, int]:
-        side = 2 * self.pipe.vae_scale_factor
-        if self.height % side or self.width % side:
-            raise ExecutionError(f"FLUX's height and width must be multiples of {side} pixels")
-        return 2 * (self.height // side), 2 * (self.width // side)
+        return 2 * (self.height // self.token_side), 2 * (self.width // self.token_side)
 
     def _sampling(
         self, embeddings: FluxEmbeddings, schedule: Schedule, scheduler: Any, latents: torch.Tensor

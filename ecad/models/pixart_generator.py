@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from diffusers import PixArtTransformer2DModel
 
 from ecad.execution.times import own_grid, set_times
 from ecad.models.base import BaseGenerator, Inputs, Noise
@@ -28,14 +29,17 @@ class PixArtEmbeddings:
     def __len__(self) -> int:
         return len(self.text)
 
-    def __getitem__(self, part: slice) -> PixArtEmbeddings:
+    def __getitem__(self, part: slice | list[int]) -> PixArtEmbeddings:
         return PixArtEmbeddings(self.text[part], self.mask[part], self.empty_text, self.empty_mask)
 
 
 class PixArtGenerator(BaseGenerator):
     """An `ImageGenerator` over a saved PixArtAlphaPipeline or PixArtSigmaPipeline."""
 
-    _empty: tuple[torch.Tensor, torch.Tensor] | None = None
+    _transformer_class = PixArtTransformer2DModel
+    _always_encoded = ("",)  # guidance steers away from the empty prompt
+
+    takes_guidance = True
 
     def _side(self) -> int:
         return self.transformer.config.sample_size * self.pipe.vae_scale_factor
@@ -55,12 +59,10 @@ class PixArtGenerator(BaseGenerator):
             halves=2 if self.guidance_scale > 1 else 1,
         )
 
-    def _encode(self, prompts: list[str]) -> PixArtEmbeddings:
-        encoded = {prompt: self._encode_one(prompt) for prompt in dict.fromkeys(prompts)}
-        if self._empty is None:
-            self._empty = self._encode_one("")
-        texts, masks = zip(*(encoded[prompt] for prompt in prompts), strict=True)
-        return PixArtEmbeddings(torch.cat(texts), torch.cat(masks), *self._empty)
+    @property
+    def token_side(self) -> int:
+        """Pixels of an image token's side: height and width are multiples of it."""
+        return self.pipe.vae_scale_factor * self.transformer.config.patch_size
 
     def _encode_one(self, prompt: str) -> tuple[torch.Tensor, torch.Tensor]:
         text, mask, _, _ = self.pipe.encode_prompt(
@@ -71,6 +73,12 @@ class PixArtGenerator(BaseGenerator):
             max_sequence_length=self.settings.text_tokens,
         )
         return text, mask
+
+    def _joined(
+        self, encoded: list[tuple[torch.Tensor, ...]], always: list[tuple[torch.Tensor, ...]]
+    ) -> PixArtEmbeddings:
+        texts, masks = zip(*encoded, strict=True)
+        return PixArtEmbeddings(torch.cat(texts), torch.cat(masks), *always[0])
 
     def noise(self, seeds: Sequence[int]) -> torch.Tensor:
         """Initial noise [B, c, h, w] of images with these seeds."""

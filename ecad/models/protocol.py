@@ -30,11 +30,11 @@ def check_prompt(prompt: str) -> None:
 
 
 class Embeddings(Protocol):
-    """Encoded prompts, in order. `len()` counts them; `e[i:j]` is a part of them."""
+    """Encoded prompts, in order. `len()` counts them; `e[i:j]` and `e[[2, 0, 2]]` choose of them."""
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, part: slice) -> Embeddings: ...
+    def __getitem__(self, part: slice | list[int]) -> Embeddings: ...
 
 
 class ImageGenerator(Protocol):

@@ -134,23 +134,3 @@ def test_wrong_input_is_refused_with_one_sentence(fast, tmp_path, tiny_pixart_pa
         load_image_generator(tmp_path)
     with pytest.raises(ExecutionError, match="float16 or bfloat16, not 'int5'"):
         load_image_generator(tiny_pixart_path, dtype="int5")
-
-
-def test_a_model_of_the_hub_without_access_says_what_to_download(monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    import huggingface_hub.constants
-
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(ExecutionError, match=r"PixArt-alpha/PixArt-XL-2-256x256.*pass the folder"):
-        load_image_generator("pixart-alpha")
-
-
-def test_a_gpu_without_memory_left_says_what_to_lower(tiny_pixart_path):
-    generator = load_image_generator(tiny_pixart_path)
-
-    def full(*_):
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    generator.transformer.transformer_blocks[0].attn1.to_q.register_forward_hook(full)
-    with pytest.raises(ExecutionError, match="--batch-size"):
-        generator.generate(["a tree"], [1])

@@ -88,3 +88,89 @@ def test_a_schedule_for_another_model_is_refused(infer, tmp_path, layout):
 def test_a_missing_model_is_one_sentence(infer):
     code, _, err = infer("--prompt", "a tree", model="nowhere")
     assert code == 2 and "no model 'nowhere'" in err
+
+
+def test_options_set_size_guidance_and_steps(infer):
+    code, out, _ = infer(
+        "-p",
+        "a tree",
+        "--height",
+        192,
+        "--width",
+        128,
+        "--guidance-scale",
+        2,
+        "--num-inference-steps",
+        2,
+        "--json",
+    )
+    report = json.loads(out)
+    assert code == 0 and Image.open(report["images"][0]).size == (128, 192)
+    assert (report["height"], report["width"], report["guidance_scale"], report["rows"]) == (192, 128, 2.0, 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            ["--height", "200"],
+            "height must be a multiple of 32 pixels for pixart, not 200; the nearest is 192",
+        ),
+        (["--width", "wide"], "--width must be a whole number, not 'wide'"),
+        (["--width", "-32"], "--width must be 8 to 8192"),
+        (["--guidance-scale", "much"], "--guidance-scale must be a number, not 'much'"),
+        (["--guidance-scale", "nan"], "--guidance-scale must be 0 to 100, not nan"),
+        (["--num-inference-steps", "0"], "--num-inference-steps must be 1 to 1000"),
+    ],
+)
+def test_settings_that_no_image_can_have_are_refused(infer, arguments, sentence):
+    code, _, err = infer("-p", "a tree", *arguments)
+    assert code == 2
+    assert sentence in err and len(err.strip().splitlines()) == 1
+
+
+def test_another_number_of_steps_than_the_schedules_is_refused(infer, tmp_path):
+    heuristics.uncached(pixart_layout(4), 4).save(tmp_path / "four.json")
+    code, _, err = infer("-p", "a tree", "-s", tmp_path / "four.json", "--num-inference-steps", 20)
+    assert code == 2 and "is 20, but the schedule has 4 steps" in err
+
+
+def test_a_files_own_size_is_used_only_for_the_model_it_was_made_for(infer, tmp_path, tiny_pixart_path):
+    schedule = heuristics.fora(pixart_layout(4), 2, 2).replace(config={"height": 128, "width": 128})
+    path = tmp_path / "small.json"
+    schedule.replace(model=str(tiny_pixart_path)).save(path)
+    report = json.loads(infer("-p", "a tree", "-s", path, "--predict", "--json")[1])
+    assert (report["height"], report["width"]) == (128, 128) and "remark" not in report
+    report = json.loads(infer("-p", "a tree", "-s", path, "--predict", "--json", "--height", 64)[1])
+    assert (report["height"], report["width"]) == (64, 128)
+    schedule.replace(model="pixart-alpha").save(path)
+    _, out, _ = infer("-p", "a tree", "-s", path, "--predict")
+    assert "256 x 256 px" in out
+    assert "was made for pixart-alpha: its height 128, width 128 not used, the loaded model's own are" in out
+
+
+def test_embeddings_from_a_file_make_the_images_of_their_prompts(infer, tmp_path, tiny_pixart_path):
+    from ecad import load_image_generator
+    from ecad.models.embedding_files import save_embeddings
+
+    generator = load_image_generator(tiny_pixart_path, device="cpu")
+    prompts = ["a red house", "a blue car"]
+    save_embeddings(tmp_path / "two.safetensors", generator.encode(prompts), prompts=prompts)
+    made = []
+    for source in (["-i", tmp_path / "two.safetensors"], ["-f", tmp_path / "prompts.txt"]):
+        (tmp_path / "prompts.txt").write_text("\n".join(prompts))
+        code, out, _ = infer(*source, "-n", 2, "--num-inference-steps", 2, "--json")
+        assert code == 0
+        made.append([Image.open(path) for path in json.loads(out)["images"]])
+        for image in made[-1]:
+            image.load()
+    for one, other in zip(*made, strict=True):
+        assert one.text["prompt"] == other.text["prompt"] and one.text["seed"] == other.text["seed"]
+        assert np.array_equal(np.asarray(one), np.asarray(other))
+
+
+def test_embeddings_that_are_none_are_one_sentence(infer, tmp_path):
+    (tmp_path / "notes.pt").write_bytes(b"no tensor")
+    for given, sentence in [("nowhere.pt", "there is no file of embeddings"), ("notes.pt", "cannot be read")]:
+        code, _, err = infer("-i", tmp_path / given)
+        assert code == 2 and sentence in err and len(err.strip().splitlines()) == 1
