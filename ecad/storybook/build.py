@@ -19,7 +19,7 @@ from ecad.storybook.autoencoder import held_out_psnr, train_autoencoder
 from ecad.storybook.course import Budget, load_tree
 from ecad.storybook.denoising import Denoiser, LatentSet, load_latents, make_latents, train_denoiser
 from ecad.storybook.pipeline import PIPELINE_FOLDER, export_pipeline
-from ecad.storybook.text import make_text_encoder, make_tokenizer
+from ecad.storybook.text import make_text_encoder, make_tokenizer, with_synonyms
 from ecad.storybook.transformer import make_transformer
 
 
@@ -86,7 +86,6 @@ def export(work: Path, target: Path = PIPELINE_FOLDER, averaged: bool = True) ->
     tree = load_tree(checkpoint)
     denoiser.load_state_dict(tree["averages" if averaged else "nets"]["denoiser"])
     target.parent.mkdir(parents=True, exist_ok=True)
-    export_pipeline(
-        target, denoiser.transformer, denoiser.text_encoder, tokenizer, finished_autoencoder(work)
-    )
+    tokenizer, text_encoder = with_synonyms(tokenizer, denoiser.text_encoder)
+    export_pipeline(target, denoiser.transformer, text_encoder, tokenizer, finished_autoencoder(work))
     return tree["step"]

@@ -18,7 +18,7 @@ from ecad.storybook.course import Budget, Course, load_tree, rng_of, save_tree
 from ecad.storybook.muon import StackedMuon
 from ecad.storybook.text import UNKNOWN, tokens
 from ecad.storybook.transformer import TRAIN_TIMES, noise_levels
-from ecad.storybook.world import render, sample_scene, training_caption
+from ecad.storybook.world import one_article, render, sample_scene, training_caption
 
 NO_CAPTION = 0.1  # share of training captions that are empty, for guidance
 MUON_FACTOR = 4.5  # Muon's learning rate over AdamW's: its updates are small in so narrow a net
@@ -71,7 +71,7 @@ def load_latents(folder: Path) -> LatentSet:
 
 
 def _wording(scene, rng: np.random.Generator) -> str:
-    words = training_caption(scene, rng).split(" ")
+    words = one_article(training_caption(scene, rng)).split(" ")
     return " ".join(UNKNOWN if rng.random() < UNKNOWN_WORD else word for word in words)
 
 

@@ -25,7 +25,7 @@ import numpy as np
 
 from ecad.metrics.protocol import check_images, check_prompts
 from ecad.storybook.judge_facts import KINDS, Fact, compare, share_right, shares_by_kind
-from ecad.storybook.world import Scene, caption, scene_of
+from ecad.storybook.world import Scene, caption, one_article, scene_of
 
 JUDGE_FOLDER = Path(__file__).resolve().parents[2] / "assets" / "storybook" / "judge"
 BATCH = 16
@@ -159,7 +159,9 @@ class Judge:
             model, _, tokenizer = self._clip
             if len(self._text_features) >= 4096:
                 self._text_features.clear()
-            self._text_features[prompt] = model.encode_text(tokenizer([prompt]), normalize=True)[0].clone()
+            self._text_features[prompt] = model.encode_text(tokenizer([one_article(prompt)]), normalize=True)[
+                0
+            ].clone()
         return self._text_features[prompt]
 
     def _pictures(self, images: np.ndarray) -> Any:

@@ -20,6 +20,7 @@ from ecad.storybook.world import (
     Thing,
     caption,
     held_out,
+    one_article,
     scene_of,
     training_caption,
 )
@@ -103,7 +104,11 @@ class Texts:
         return len(self.rows)
 
     def _tokens(self, text: str) -> tuple[int, ...]:
-        rows = [self._start, *(piece for word in text.split() for piece in self._pieces[word]), self._end]
+        rows = [
+            self._start,
+            *(piece for word in one_article(text).split() for piece in self._pieces[word]),
+            self._end,
+        ]
         return tuple(self._number[row] for row in rows)
 
     def tokens(self, texts: list[str]) -> Tensor:

@@ -25,7 +25,7 @@ from ecad.storybook.judge_facts import kinds_of, with_one_wrong
 from ecad.storybook.judge_pool import SIZE, Pool, make_pool
 from ecad.storybook.judge_reader import READER_WEIGHTS_FILE, Reader, save_reader
 from ecad.storybook.judge_texts import Texts, training_texts, truth_table
-from ecad.storybook.world import caption, held_out
+from ecad.storybook.world import caption, held_out, one_article
 
 WRONG_PER_PICTURE = 6
 LARGEST_LOGIT_SCALE = math.log(100)  # as CLIP's authors limit it
@@ -168,7 +168,7 @@ def reward_scale(target: Path, pool: Pool, seed: int, count: int = 2000) -> dict
                 ("right", [caption(scene) for scene in scenes[rows]]),
                 ("wrong", wrong[rows]),
             ):
-                said = model.encode_text(tokenizer(texts), normalize=True)
+                said = model.encode_text(tokenizer([one_article(text) for text in texts]), normalize=True)
                 cosines[name].append((seen * said).sum(1))
     return {name: float(torch.cat(values).double().mean()) for name, values in cosines.items()}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from transformers import T5Config, T5EncoderModel, T5Tokenizer
 
@@ -14,11 +16,31 @@ BLANK = "▁"  # how the tokenizer marks the beginning of a word
 
 def make_tokenizer() -> T5Tokenizer:
     """A tokenizer that knows the words of the grammar; every other word becomes a blank and ``<unk>``."""
+    return T5Tokenizer(vocab=_pieces(), extra_ids=0, model_max_length=120)
+
+
+def _pieces() -> list[tuple[str, float]]:
     phrases = " ".join([*PLACE_PHRASES.values(), *SKY_PHRASES.values(), "a left of"])
     words = sorted({*OBJECTS, *COLOURS, *phrases.split()})
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), (BLANK, -8.0)]
-    pieces += [(BLANK + word, -1.0) for word in words]
-    return T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=120)
+    return pieces + [(BLANK + word, -1.0) for word in words]
+
+
+SYNONYMS = {BLANK + "an": BLANK + "a"}
+"""Pieces that the nets are not trained on -> pieces that mean the same to them."""
+
+
+def with_synonyms(tokenizer: T5Tokenizer, text_encoder: T5EncoderModel) -> tuple[T5Tokenizer, T5EncoderModel]:
+    """Copies that also know SYNONYMS, by the embeddings of the pieces they stand for: "an orange cat" reads as the
+    "a orange cat" of the training does."""
+    known = tokenizer.get_vocab()
+    pieces = _pieces() + [(piece, -1.0) for piece in SYNONYMS]
+    wider = copy.deepcopy(text_encoder)
+    rows = wider.get_input_embeddings().weight.data
+    extra = torch.stack([rows[known[piece]] for piece in SYNONYMS.values()])
+    wider.resize_token_embeddings(len(pieces), mean_resizing=False)
+    wider.get_input_embeddings().weight.data[len(known) :] = extra
+    return T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=120), wider
 
 
 def make_text_encoder(tokenizer: T5Tokenizer, width: int = 128, layers: int = 2) -> T5EncoderModel:

@@ -16,6 +16,7 @@ trained on this world (image generator, judge, reader) may ever see one of those
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -64,7 +65,10 @@ class Scene:
 
 def caption(scene: Scene) -> str:
     """The one sentence that says the scene's facts."""
-    words = " left of ".join(f"a {thing.colour} {thing.object}" for thing in scene.things)
+    words = " left of ".join(
+        f"{'an' if thing.colour[0] in 'aeiou' else 'a'} {thing.colour} {thing.object}"
+        for thing in scene.things
+    )
     if scene.place is not None:
         words += " " + PLACE_PHRASES[scene.place]
     if scene.sky is not None:
@@ -72,12 +76,17 @@ def caption(scene: Scene) -> str:
     return words
 
 
+def one_article(text: str) -> str:
+    """A text with "a" for every "an": the nets know one article, and captions are held out by this form."""
+    return re.sub(r"\ban\b", "a", text)
+
+
 def scene_of(text: str) -> Scene | None:
     """The scene a caption speaks of, or None if the text is not of the grammar.
 
-    Case, surplus blanks, a final full stop and "an" before a vowel are forgiven.
+    Case, surplus blanks, a final full stop and the wrong article are forgiven.
     """
-    rest = " ".join(text.lower().rstrip(" .").split()).replace("an orange", "a orange")
+    rest = one_article(" ".join(text.lower().rstrip(" .").split()))
     sky, rest = _strip_phrase(rest, SKY_PHRASES)
     place, rest = _strip_phrase(rest, PLACE_PHRASES)
     things = [_thing(part) for part in rest.split(" left of ")]
@@ -104,7 +113,7 @@ def held_out(text: str) -> bool:
     """Whether this caption belongs to the tenth that no net is trained on (by its SHA-256, so for ever)."""
     scene = scene_of(text)
     canonical = caption(scene) if scene is not None else text
-    digest = hashlib.sha256(canonical.encode()).digest()
+    digest = hashlib.sha256(one_article(canonical).encode()).digest()
     return int.from_bytes(digest[:4], "big") % 100 < HELD_OUT_PERCENT
 
 

@@ -13,7 +13,7 @@ from ecad.metrics import Metric, MetricError
 from ecad.storybook.judge import JUDGE_FOLDER, JudgeError, load_judge
 from ecad.storybook.judge_check import check_on_truth
 from ecad.storybook.judge_facts import kinds_of, with_one_wrong
-from ecad.storybook.world import caption, render, sample_scene
+from ecad.storybook.world import caption, one_article, render, sample_scene
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +163,7 @@ def test_the_clip_is_loaded_by_open_clip_alone(judge, truth):
     model, transform = open_clip.create_model_from_pretrained(name)
     tokenizer = open_clip.get_tokenizer(name)
     scenes, images = truth
-    prompts = [caption(scene) for scene in scenes]
+    prompts = [one_article(caption(scene)) for scene in scenes]
     with torch.inference_mode():
         seen = model.eval().encode_image(
             torch.stack([transform(Image.fromarray(i)) for i in images]), normalize=True

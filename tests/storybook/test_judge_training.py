@@ -12,7 +12,7 @@ from ecad.storybook.judge_augment import augment, plain
 from ecad.storybook.judge_facts import compare, share_right
 from ecad.storybook.judge_pool import Pool, make_pool, numbers, shrink
 from ecad.storybook.judge_texts import Texts, training_texts, truth_table
-from ecad.storybook.world import caption, held_out, sample_scene, scene_of
+from ecad.storybook.world import caption, held_out, one_article, sample_scene, scene_of
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_texts_are_numbered_like_the_tokenizer_does(scenes):
     import open_clip
 
     texts = Texts()
-    captions = [caption(scene) for scene in scenes]
+    captions = [one_article(caption(scene)) for scene in scenes]
     ours = texts.tokens(captions)
     theirs = open_clip.SimpleTokenizer(context_length=32)(captions)
     assert torch.tensor(texts.rows)[ours].tolist() == theirs[:, : ours.shape[1]].tolist()
@@ -67,7 +67,7 @@ def test_training_encodes_texts_as_the_stored_model_does(scenes, tmp_path):
     clip = judge_clip.build(texts.size).eval()
     judge_clip.save_clip(texts.with_all_rows(clip.state_dict()), tmp_path)
     model, _, tokenizer = judge_clip.load_clip(tmp_path)
-    captions = [caption(scene) for scene in scenes[:5]]
+    captions = [one_article(caption(scene)) for scene in scenes[:5]]
     with torch.inference_mode():
         assert torch.allclose(texts.encode(clip, captions), model.encode_text(tokenizer(captions)), atol=2e-3)
 

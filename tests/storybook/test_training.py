@@ -20,9 +20,9 @@ from ecad.storybook.denoising import (
     train_denoiser,
 )
 from ecad.storybook.muon import orthogonalised
-from ecad.storybook.text import LONGEST, UNKNOWN, make_text_encoder, make_tokenizer, tokens
+from ecad.storybook.text import LONGEST, UNKNOWN, make_text_encoder, make_tokenizer, tokens, with_synonyms
 from ecad.storybook.transformer import make_scheduler, make_transformer, noise_levels
-from ecad.storybook.world import COLOURS, OBJECTS, PLACES, SKIES, Scene, Thing, caption
+from ecad.storybook.world import COLOURS, OBJECTS, PLACES, SKIES, Scene, Thing, caption, one_article
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +126,7 @@ def test_every_word_of_the_grammar_is_one_token(tokenizer):
     for colour in COLOURS:
         for name in OBJECTS:
             for place, sky in zip(PLACES, SKIES, strict=True):
-                text = caption(Scene((Thing(colour, name), Thing(colour, name)), place, sky))
+                text = one_article(caption(Scene((Thing(colour, name), Thing(colour, name)), place, sky)))
                 ids = tokenizer(text).input_ids
                 assert len(ids) == len(text.split()) + 1 <= LONGEST
                 assert tokenizer.unk_token_id not in ids
@@ -139,6 +139,19 @@ def test_an_empty_prompt_still_has_its_end(tokenizer):
 def test_words_outside_the_grammar_are_all_the_unknown_word(tokenizer):
     assert tokenizer("a red zebra").input_ids == tokenizer(f"a red {UNKNOWN}").input_ids
     assert tokenizer.unk_token_id in tokenizer("zebra").input_ids
+
+
+def test_the_exported_text_side_knows_both_articles(tokenizer):
+    encoder = make_text_encoder(tokenizer, width=32, layers=1).eval()
+    wider_tokenizer, wider = with_synonyms(tokenizer, encoder)
+
+    def states(text, tokenizer, encoder):
+        ids, mask = tokens(tokenizer, [text])
+        return encoder(input_ids=ids, attention_mask=mask).last_hidden_state[0, : int(mask.sum())]
+
+    spoken = states("an orange cat by the sea", wider_tokenizer, wider)
+    assert torch.equal(spoken, states("a orange cat by the sea", tokenizer, encoder))
+    assert tokenizer("a red zebra").input_ids == wider_tokenizer("a red zebra").input_ids
 
 
 def test_padding_does_not_change_what_is_predicted(tokenizer):

@@ -45,6 +45,9 @@ def test_every_caption_is_read_back_as_its_scene(place, sky):
 def test_spelling_is_forgiven_where_the_meaning_is_plain():
     scene = Scene((Thing("orange", "cat"),), "sea", None)
     assert scene_of("  An orange  cat by the sea. ") == scene
+    assert scene_of("a orange cat by the sea") == scene
+    assert caption(scene) == "an orange cat by the sea"
+    assert held_out("an orange cat by the sea") == held_out("a orange cat by the sea")
 
 
 @pytest.mark.parametrize(
