@@ -267,7 +267,10 @@ class PixArtFast:
         return {}
 
     def _add_to_segment(self, name: str, output: torch.Tensor, gate: torch.Tensor | None) -> None:
-        if self.hidden is self.before:  # the first member leaves the hidden states before it untouched
+        if self.delta is not None:  # half precision
+            _add(self.hidden, output, gate)
+            _add(self.delta, output, gate)
+        elif self.hidden is self.before:  # the first member leaves the hidden states before it untouched
             if gate is None:
                 self.hidden = self.before + output
             else:
@@ -281,13 +284,22 @@ class PixArtFast:
                 self.sums[name] = output
 
     def open_segment(self, segment: Segment) -> None:
+        """Begin to sum. In float32 what the segment adds is the hidden states' difference, which costs one
+        subtraction. In half precision that would hold the rounding of every member's addition and add it again in
+        every row that reuses the segment, so there it is summed by itself, in float32, until it is complete.
+        """
         self.open, self.before, self.sums = segment, self.hidden, {}
+        half = self.hidden.dtype != torch.float32 and self.hidden.dtype != torch.float64
+        self.delta = torch.zeros_like(self.hidden, dtype=torch.float32) if half else None
 
     def close_segment(self, segment: Segment) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The segment's tensors: what it added in its own row, and its values' sum per shared gate."""
-        delta = torch.sub(self.hidden, self.before, out=self.before)
+        if self.delta is not None:
+            delta = self.delta.to(self.hidden.dtype)
+        else:
+            delta = torch.sub(self.hidden, self.before, out=self.before)
         kept = (delta, self.sums)
-        del self.before, self.sums
+        del self.before, self.sums, self.delta
         self.open = None
         return kept
 
