@@ -1,0 +1,100 @@
+"""Calibrating: short, in turns, on the very plans that the model runs."""
+
+from __future__ import annotations
+
+import pytest
+
+from ecad import load_image_generator
+from ecad.execution import ExecutionError
+from ecad.execution.latency import Lowering
+from ecad.models import calibrating
+from ecad.models.calibrating import (
+    calibrate,
+    calibration_path,
+    calibration_schedules,
+    conditions_of,
+    held_out_schedules,
+    lowering_of,
+    repeated,
+)
+from ecad.schedule import heuristics
+
+
+@pytest.fixture(scope="module")
+def generator(tiny_pixart_path):
+    return load_image_generator(tiny_pixart_path, threads=1)
+
+
+def test_a_calibration_of_a_real_model_predicts_and_says_what_it_is_for(generator):
+    turns = []
+    calibration = calibrate(generator, batch=2, seconds=0, between=lambda: turns.append(1))
+    names = [
+        one.name for one in calibration_schedules(generator.layout) + held_out_schedules(generator.layout)
+    ]
+    assert [one.name for one in calibration.samples] == names
+    assert len(turns) == (1 + calibrating.TURNS[0]) * len(names), "warm-up, and the fewest turns that count"
+    fora = heuristics.fora(generator.layout, 20, 5)
+    assert 0 < calibration.seconds(fora) < calibration.uncached_seconds
+    assert (
+        calibration.batch == 2
+        and calibration.rows == 20
+        and calibration.worst_error >= calibration.median_error
+    )
+    calibration.check(conditions_of(generator, 2))
+    with pytest.raises(ExecutionError, match="batch 2, not batch 1"):
+        calibration.check(conditions_of(generator, 1))
+
+
+def test_the_median_of_the_turns_is_taken_and_the_warm_up_is_not(generator):
+    calls: dict[str, int] = {}
+
+    def time_pass(schedule):
+        calls[schedule.name] = calls.get(schedule.name, 0) + 1
+        return {1: 1000.0, 2: 3.0, 3: 2.0, 4: 7.0}[calls[schedule.name]]
+
+    assert {one.seconds for one in calibrate(generator, time_pass=time_pass, seconds=0).samples} == {3.0}
+
+
+def test_whoever_is_called_between_passes_can_give_up(generator):
+    class Enough(Exception):
+        pass
+
+    def stop():
+        raise Enough
+
+    with pytest.raises(Enough):
+        calibrate(generator, between=stop, time_pass=lambda schedule: 1.0)
+
+
+@pytest.mark.parametrize("model", ["tiny_pixart_path", "tiny_flux_path"])
+@pytest.mark.parametrize("mode", ["fast", "reference"])
+def test_what_is_counted_is_the_plan_that_the_model_runs(model, mode, request):
+    generator = load_image_generator(request.getfixturevalue(model), mode=mode)
+    layout, lowering = generator.layout, lowering_of(generator)
+    schedules = [*calibration_schedules(layout), *held_out_schedules(layout), heuristics.fora(layout, 9, 4)]
+    if layout.gated is not None:
+        schedules.append(heuristics.tgate(layout, 8, 4, 2, 1, averaged=True))
+    for schedule in schedules:
+        assert lowering(schedule).steps == generator.model.lower(schedule).steps
+
+
+def test_a_model_that_lowers_otherwise_is_refused(generator, monkeypatch):
+    monkeypatch.setattr(calibrating, "lowering_of", lambda generator: Lowering())
+    with pytest.raises(ExecutionError, match="no latency model"):
+        calibrate(generator, time_pass=lambda schedule: 1.0)
+
+
+def test_prompts_are_repeated_to_fill_a_batch(generator):
+    two = generator.encode(["a red house", "a blue car at night"])
+    five = repeated(two, 5)
+    assert len(five) == 5 and len(five.empty_text) == 1 and len(repeated(two, 1)) == 1
+    assert (five.text[4] == two.text[0]).all() and (five.mask[3] == two.mask[1]).all()
+
+
+def test_other_conditions_lie_in_another_file(generator, tmp_path):
+    one, two = (calibration_path(tmp_path, conditions_of(generator, batch)) for batch in (1, 2))
+    assert (
+        one != two
+        and one == calibration_path(tmp_path, conditions_of(generator, 1))
+        and one.suffix == ".json"
+    )
