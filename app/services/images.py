@@ -51,11 +51,16 @@ class Rendered:
 
 
 class RenderCache:
-    """A folder of PNG files named by a hash of everything that decides their pixels."""
+    """A folder of PNG files named by a hash of everything that decides their pixels.
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    Args:
+        limit: bytes that the folder may hold; beyond it the images that were not asked for the longest go.
+    """
+
+    def __init__(self, folder: Path, limit: int = 512 * 2**20):
+        self.folder, self.limit = folder, limit
         folder.mkdir(parents=True, exist_ok=True)
+        self._bytes = sum(file.stat().st_size for file in self._files())
 
     @staticmethod
     def key(fingerprint: Mapping[str, Any], prompt: str, seed: int, schedule_key: str) -> str:
@@ -69,6 +74,7 @@ class RenderCache:
         try:
             with Image.open(path) as image:
                 record = json.loads(image.text[_RECORD])
+            os.utime(path)  # asked for just now: the last to go
             return _rendered(path, record)
         except (OSError, KeyError, ValueError, SyntaxError):
             return None
@@ -81,7 +87,23 @@ class RenderCache:
         temporary = path.with_name(f".{key}.{os.getpid()}.{threading.get_ident()}")
         Image.fromarray(pixels).save(temporary, format="PNG", pnginfo=info)
         temporary.replace(path)
+        self._bytes += path.stat().st_size
+        if self._bytes > self.limit:
+            self._prune()
         return _rendered(path, record)
+
+    def _files(self) -> list[Path]:
+        return list(self.folder.glob("*.png"))
+
+    def _prune(self) -> None:
+        """Delete the images that were not asked for the longest, down to nine tenths of the limit."""
+        found = sorted((file.stat().st_mtime_ns, file.stat().st_size, file) for file in self._files())
+        self._bytes = sum(size for _, size, _ in found)
+        for _, size, file in found[:-1]:  # never the newest: somebody waits for it
+            if self._bytes <= 0.9 * self.limit:
+                break
+            file.unlink(missing_ok=True)
+            self._bytes -= size
 
     def pixels(self, rendered: Rendered) -> np.ndarray:
         """uint8 [H, W, 3] of a cached image."""
