@@ -23,6 +23,7 @@ from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as hf_logging
 
 from ecad.execution import ExecutionError, Pass, Plan
+from ecad.execution.cache_size import value_bytes
 from ecad.execution.families import check_schedule, open_model
 from ecad.execution.memory import out_of_memory_explained
 from ecad.execution.times import check_scheduler
@@ -217,6 +218,11 @@ class BaseGenerator(ABC):
     def cost_table(self, convention: str = "full") -> CostTable:
         """The MACs of this very model at its size."""
         return cost_table(self.dimensions, convention=convention)
+
+    def cache_bytes(self, schedule: Schedule) -> int:
+        """Peak bytes that one image's pass keeps for later rows under a schedule."""
+        check_schedule(schedule, self.layout)
+        return self._plan(schedule).peak_cache(value_bytes(self.dimensions, self.dtype.itemsize))
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> Any:

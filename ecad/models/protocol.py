@@ -60,6 +60,9 @@ class ImageGenerator(Protocol):
     def cost_table(self, convention: str = "full") -> Any:
         """The `CostTable` of this very model at its size."""
 
+    def cache_bytes(self, schedule: Schedule) -> int:
+        """Peak bytes that one image's pass keeps for later rows under a schedule."""
+
     def encode(self, prompts: Sequence[str]) -> Embeddings:
         """Encode prompts once; a prompt's embedding does not depend on its neighbours."""
 

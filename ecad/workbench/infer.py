@@ -171,6 +171,7 @@ def infer(
         "seconds_per_image": sum(seconds) / len(jobs),
         "macs_per_image": macs,
         "macs_uncached_per_image": macs_uncached,
+        "cache_bytes_per_image": generator.cache_bytes(schedule or uncached),
         "speed_up": 1.0,
         "speed_up_is": "uncached",
         "device": str(generator.device),
@@ -202,6 +203,8 @@ def _sentences(report: dict[str, Any]) -> str:
         f" {report['macs_uncached_per_image'] / 1e9:.2f} G"
         f" ({report['macs_uncached_per_image'] / report['macs_per_image']:.2f} x fewer)"
     )
+    if report["schedule"] is not None:
+        lines.append(f"cache: {report['cache_bytes_per_image'] / 1e6:.2f} MB an image at its peak")
     if report["speed_up_is"] != "uncached":
         against = (
             "measured against uncached, warm-up apart"

@@ -190,3 +190,28 @@ def random_schedules():
         return made
 
     return make
+
+
+@pytest.fixture(scope="session")
+def alternating_ends():
+    """make(layout, rows): a FLUX schedule in the manner of those that a search finds, by a rule of our own.
+
+    Odd rows compute nothing; rows 0 and 4 everything; the other even ones in turn the front of the model (two-stream
+    blocks and the first third of the single ones) and the rest of it.
+    """
+    from ecad.schedule import Schedule
+
+    def make(layout, rows):
+        singles = [c.index for c in layout.components if c.block.startswith("single_")]
+        front = singles[0] + len(singles) // 9 * 3
+        bits = np.zeros((rows, len(layout)), dtype=bool)
+        for row in range(0, rows, 2):
+            if row in (0, 4):
+                bits[row] = True
+            elif row % 4 == 2:
+                bits[row, :front] = True
+            else:
+                bits[row, front:] = True
+        return Schedule(layout, bits, name="alternating-ends")
+
+    return make

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from ecad.execution import ExecutionError, apply_schedule, lower
+from ecad.execution.cache_size import value_bytes
 from ecad.schedule import Schedule, heuristics
-from ecad.schedule.layouts import flux_layout, pixart_layout
+from ecad.schedule.layouts import FluxDimensions, flux_layout, pixart_layout
 
 LAYOUT = flux_layout(2, 3)
 ROWS = 5
@@ -118,7 +119,9 @@ def test_modulations_made_in_chunks_are_the_same(flux, run, monkeypatch, distanc
 
 
 @pytest.mark.parametrize("mode", ["reference", "fast"])
-def test_peak_cache_is_what_the_plan_predicts(flux, run, random_schedules, mode, monkeypatch):
+def test_peak_cache_is_what_the_plan_predicts(
+    flux, run, random_schedules, alternating_ends, mode, monkeypatch
+):
     from ecad.execution import passes
 
     peak = 0
@@ -133,22 +136,19 @@ def test_peak_cache_is_what_the_plan_predicts(flux, run, random_schedules, mode,
         peak = max(peak, sum(storage.nbytes() for storage in storages.values()))
 
     monkeypatch.setattr(passes.Pass, "_step", watch)
-    text, image, width = 24, 16, 32  # tokens, tokens, model width; float32
-    sizes = [
-        (
-            image
-            if (value.adds_to or ("image", "text")[v - LAYOUT.values_of[value.component][0]]) == "image"
-            else text
-        )
-        * width
-        * (4 if LAYOUT.components[value.component].name == "single_proj_mlp" else 1)
-        * 4
-        for v, value in enumerate(LAYOUT.values)
-    ]
-    for schedule in [heuristics.fora(LAYOUT, ROWS, 3), *random_schedules(LAYOUT, ROWS, 8, seed=2)]:
+    dimensions = FluxDimensions.from_config(
+        flux.transformer.config, **SIZE, pixels_per_token=16, text_tokens=24
+    )
+    sizes = value_bytes(dimensions, 4)  # float32
+    assert sum(sizes) == (24 + 16) * 32 * (2 * 2 + 3 * 6) * 4  # text and image tokens, width, components
+    for schedule in [
+        alternating_ends(LAYOUT, 12),
+        heuristics.fora(LAYOUT, ROWS, 3),
+        *random_schedules(LAYOUT, ROWS, 8, seed=2),
+    ]:
         peak = 0
         with apply_schedule(flux, schedule, mode=mode) as applied:
-            run(flux, num_inference_steps=ROWS)
+            run(flux, num_inference_steps=schedule.rows)
         assert peak == pytest.approx(applied.plan.peak_cache(sizes), rel=0.05), schedule.name
 
 

@@ -38,6 +38,9 @@ def test_an_image_carries_its_prompt_seed_and_schedule(infer, tmp_path):
     assert (image.text["prompt"], image.text["seed"]) == ("a red house", "7")
     assert Schedule.from_json(image.text["schedule"]) == schedule
     assert "speed-up" in out and "measured" in out and "MACs" in out and "time" in out
+    assert (
+        f"cache: {3 * 2 * 64 * 16 * 4 / 1e6:.2f} MB" in out
+    )  # FORA's three sums, both halves, 64 tokens, width 16
 
 
 def test_figures_as_json_and_a_predicted_speed_up_is_called_so(infer, tmp_path):
