@@ -8,7 +8,7 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ def calibrate(
     embeddings: Any = None,
     between: Callable[[], None] | None = None,
     time_pass: Callable[[Schedule], float] | None = None,
-    seconds: float = SECONDS,
+    seconds: float | None = None,
 ) -> Calibration:
     """Time a few small schedules on an image generator's device and fit what their parts cost.
 
@@ -44,11 +44,12 @@ def calibrate(
         embeddings: encoded prompts to time with; else one of our own, encoded here.
         between: called before every pass; may raise to give up, and may run other passes on the device.
         time_pass: schedule -> seconds, in place of the generator's own clock.
-        seconds: see `SECONDS`.
+        seconds: `SECONDS`, or another time for it.
 
     Raises:
         ExecutionError: the model lowers its schedules in a way that has no latency model.
     """
+    seconds = SECONDS if seconds is None else seconds
     layout = generator.layout
     lowering = lowering_of(generator)
     fitted, held_out = calibration_schedules(layout), held_out_schedules(layout)
@@ -200,11 +201,36 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-# Where calibrations lie
+# where calibrations lie
 
 
-def calibration_path(folder: str | Path, conditions: dict[str, Any]) -> Path:
-    """The file, below a folder of calibrations, of the one for these conditions."""
+def calibrations_folder(data: str | Path) -> Path:
+    """Where the calibrations of a data folder lie."""
+    return Path(data) / "calibrations"
+
+
+def calibration_path(data: str | Path, conditions: Mapping[str, Any]) -> Path:
+    """The file of the calibration for these conditions in a data folder; other conditions have another."""
     text = json.dumps({name: conditions.get(name) for name in CONDITIONS}, sort_keys=True)
     stem = "".join(c if c.isalnum() or c in "-." else "-" for c in str(conditions.get("model", "model")))
-    return Path(folder) / f"{stem}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.json"
+    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+    return calibrations_folder(data) / f"{stem}-{digest}.json"
+
+
+def stored_calibration(generator: Any, batch: int, data: str | Path) -> Calibration | None:
+    """The calibration of a data folder that holds for this generator and batch; None if there is none.
+
+    Raises ExecutionError for a file in its place that is none.
+    """
+    conditions = conditions_of(generator, batch)
+    path = calibration_path(data, conditions)
+    if not path.exists():
+        return None
+    found = Calibration.load(path)
+    found.check(conditions)
+    return found
+
+
+def store_calibration(calibration: Calibration, data: str | Path) -> Path:
+    """Write a calibration to its place in a data folder; returns the file."""
+    return calibration.save(calibration_path(data, calibration.conditions))

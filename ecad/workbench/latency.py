@@ -4,6 +4,12 @@ Timed is the denoising loop alone, after a warm-up, the device synchronised; sam
 uncached model alternate, so that a slower minute meets all of them. `reached` is the measured speed-up over the one
 that the MACs promise. Without --json the figures are written into the files (`metrics.latency`); with --json the
 files stay as they are and one object is printed: file name -> figures.
+
+    python -m ecad latency --calibrate
+    python -m ecad latency --predict --schedule mine.json
+
+The first times a fixed set of small schedules for some seconds and keeps what the parts of a pass cost on this device
+in the data folder; the second predicts from it, without timing anything and without loading the model.
 """
 
 from __future__ import annotations
@@ -32,14 +38,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-d",
         "--schedule-dir",
+        "-s",
+        "--schedule",
         type=Path,
         action="append",
         default=[],
         help="a schedule file or folder; repeatable",
     )
     parser.add_argument("--schedule-list", type=Path, help="a text file that names one schedule file a line")
-    parser.add_argument("-p", "--prompt", action="append", help="prompts to fill the batch with; repeatable")
-    parser.add_argument("-b", "--batch-size", default="8", help="images at once (8)")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--calibrate", action="store_true", help="fit and keep what a pass's parts cost here")
+    what.add_argument(
+        "--predict", action="store_true", help="predict from the kept calibration; nothing is timed"
+    )
+    prompts = parser.add_mutually_exclusive_group()
+    prompts.add_argument("-p", "--prompt", action="append", help="prompts to fill the batch with; repeatable")
+    prompts.add_argument(
+        "-i",
+        "--embedding-dir",
+        "--input-embeddings",
+        type=Path,
+        help="a file of embeddings, or a folder of them, instead of prompts",
+    )
+    parser.add_argument("-b", "--batch-size", help="images at once (8; to calibrate 1)")
     parser.add_argument("-w", "--warmup-steps", default="2", help="untimed passes of each schedule (2)")
     parser.add_argument("-n", "--num-samples", default="5", help="timed passes of each schedule (5)")
     parser.add_argument("--seed", default="0", help="the first image's seed (0)")
@@ -49,17 +70,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cpu, cuda, ...; a GPU if there is one")
     parser.add_argument("--dtype", help="float32, float16 or bfloat16; on a CPU float32 if not given")
     parser.add_argument("--threads", help="CPU threads; torch's own choice if not given")
-    parser.add_argument("--mode", default="fast", help="how passes execute: fast (default) or reference")
-    parser.add_argument("--json", action="store_true", help="print one object and write nothing")
+    parser.add_argument("--mode", help="how passes execute: fast (if not given) or reference")
+    parser.add_argument(
+        "--data-dir", type=Path, help="where calibrations lie; else ECAD_DATA_DIR or the user's folder"
+    )
+    parser.add_argument("--json", action="store_true", help="print one object and write no schedule file")
 
 
 def run(args: argparse.Namespace) -> int:
     """Time every file; figures go into the files or to the output."""
-    batch = whole_number("--batch-size", args.batch_size, 1, 10_000)
-    warmup = whole_number("--warmup-steps", args.warmup_steps, 0, 1000)
-    samples = whole_number("--num-samples", args.num_samples, 1, 10_000)
-    seed = whole_number("--seed", args.seed, 0, 2**62)
+    whole_number("--seed", args.seed, 0, 2**62)
+    whole_number("--warmup-steps", args.warmup_steps, 0, 1000)
+    whole_number("--num-samples", args.num_samples, 1, 10_000)
+    batch = None if args.batch_size is None else whole_number("--batch-size", args.batch_size, 1, 10_000)
     threads = None if args.threads is None else whole_number("--threads", args.threads, 1, 1024)
+    if args.calibrate or args.predict:
+        from ecad.workbench import _latency_model
+
+        if args.calibrate:
+            return _latency_model.calibrate_here(args, batch or 1, threads)
+        return _latency_model.predict_files(args, _files(args), batch, threads)
+    return _time(args, batch or 8, threads)
+
+
+def _time(args: argparse.Namespace, batch: int, threads: int | None) -> int:
+    seed, samples = int(args.seed), int(args.num_samples)
     schedules = {path: Schedule.load(path) for path in _files(args)}
     if not args.json and not args.recompute_existing:
         schedules = {path: one for path, one in schedules.items() if "latency" not in one.metrics}
@@ -67,18 +102,13 @@ def run(args: argparse.Namespace) -> int:
         print("every file has its latency already; --recompute-existing times them again")
         return 0
 
-    from ecad.models import load_image_generator
-
-    generator = load_image_generator(
-        args.model, device=args.device, dtype=args.dtype, threads=threads, mode=args.mode
-    )
-    prompts = args.prompt or list(PROMPTS)
+    generator = load_model(args, threads)
     timed = time_schedules(
         generator,
         {str(path): schedule for path, schedule in schedules.items()},
-        [prompts[i % len(prompts)] for i in range(batch)],
+        embeddings_of(generator, args, batch),
         list(range(seed, seed + batch)),
-        warmup=warmup,
+        warmup=int(args.warmup_steps),
         samples=samples,
     )
     if args.json:
@@ -94,16 +124,43 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def load_model(args: argparse.Namespace, threads: int | None) -> ImageGenerator:
+    """The model that the options name; without its text encoder where the prompts come encoded."""
+    from ecad.models import load_image_generator
+
+    return load_image_generator(
+        args.model,
+        device=args.device,
+        dtype=args.dtype,
+        threads=threads,
+        mode=args.mode or "fast",
+        text_encoder=None if args.embedding_dir is None else "none",
+    )
+
+
+def embeddings_of(generator: ImageGenerator, args: argparse.Namespace, batch: int) -> Any:
+    """The encoded prompts of a batch: those of the options again and again, else of our own."""
+    from ecad.models.calibrating import repeated
+
+    if args.embedding_dir is not None:
+        from ecad.models.embedding_files import load_embeddings
+
+        return repeated(load_embeddings(args.embedding_dir, generator), batch)
+    return repeated(generator.encode((args.prompt or list(PROMPTS))[:batch]), batch)
+
+
 def time_schedules(
     generator: ImageGenerator,
     schedules: dict[str, Schedule],
-    prompts: list[str],
+    embeddings: Any,
     seeds: list[int],
     *,
     warmup: int = 2,
     samples: int = 5,
 ) -> dict[str, dict[str, Any]]:
     """Milliseconds an image of each schedule, by name, and what they are of the uncached model's.
+
+    embeddings, seeds: of one batch, equally many.
 
     Returns per name: avg, median, lowest and highest (ms), speed_up, macs_ratio, reached, and what it was timed on.
     """
@@ -113,7 +170,6 @@ def time_schedules(
     uncached = heuristics.uncached(generator.layout, generator.rows)
     for schedule in schedules.values():
         check_schedule(schedule, generator.layout)
-    embeddings = generator.encode(prompts)
     cases = {None: uncached, **schedules}
     times: dict[str | None, list[float]] = {name: [] for name in cases}
     for turn in range(warmup + samples):

@@ -10,12 +10,13 @@ from ecad.execution.latency import Lowering
 from ecad.models import calibrating
 from ecad.models.calibrating import (
     calibrate,
-    calibration_path,
     calibration_schedules,
     conditions_of,
     held_out_schedules,
     lowering_of,
     repeated,
+    store_calibration,
+    stored_calibration,
 )
 from ecad.schedule import heuristics
 
@@ -91,10 +92,14 @@ def test_prompts_are_repeated_to_fill_a_batch(generator):
     assert (five.text[4] == two.text[0]).all() and (five.mask[3] == two.mask[1]).all()
 
 
-def test_other_conditions_lie_in_another_file(generator, tmp_path):
-    one, two = (calibration_path(tmp_path, conditions_of(generator, batch)) for batch in (1, 2))
-    assert (
-        one != two
-        and one == calibration_path(tmp_path, conditions_of(generator, 1))
-        and one.suffix == ".json"
-    )
+def test_a_data_folder_holds_one_calibration_for_each_of_the_conditions(generator, tmp_path):
+    assert stored_calibration(generator, 1, tmp_path) is None
+    for batch in (1, 2):
+        made = calibrate(generator, batch=batch, time_pass=lambda schedule: float(schedule.rows), seconds=0)
+        path = store_calibration(made, tmp_path)
+        assert path.parent == tmp_path / "calibrations"
+        assert stored_calibration(generator, batch, tmp_path) == made
+    assert len(list(path.parent.iterdir())) == 2 and stored_calibration(generator, 3, tmp_path) is None
+    path.write_text("{}")
+    with pytest.raises(ExecutionError, match="not a latency calibration"):
+        stored_calibration(generator, 2, tmp_path)
