@@ -3,11 +3,11 @@
     python -m ecad compare try --prompts held-out --count 128
 
 For each cost level (2, 3, 4, 5 times fewer MACs than uncached) it takes the best schedule that the run found
-at that cost or less, by the run's own scores, the nearest FORA-n and the nearest numbers of steps without
-caching (evenly spaced, and dense late), and evaluates all of them and the uncached model on the same prompts
-and the same noise. It prints a Markdown table: reward, facts right and fidelity to the uncached image, each
-with the 95 % interval of the paired difference (Student's t). Every scored batch is kept in a run of its own,
-so an interrupted comparison goes on where it was.
+at that cost or less (the best few by the run's own scores meet again on other images first), the nearest FORA-n
+and the nearest numbers of steps without caching (evenly spaced, and dense late), and evaluates all of them and
+the uncached model on the same prompts and the same noise. It prints a Markdown table: reward, facts right and
+fidelity to the uncached image, each with the 95 % interval of the paired difference (Student's t). Every scored
+batch is kept in a run of its own, so an interrupted comparison goes on where it was.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import numpy as np
 from ecad.schedule import Schedule, heuristics
 from ecad.search import RunStore, SearchError, SearchSettings, find_run, run_path
 from ecad.workbench._evaluation_set import captions, metrics_for, read_prompts
+from ecad.workbench._finalists import Pick, by_own_score, second_round
 
 if TYPE_CHECKING:
     from ecad.models import ImageGenerator
@@ -47,6 +48,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--count", type=int, default=128, help="how many prompts (128)")
     parser.add_argument("--levels", type=float, nargs="+", default=[2.0, 3.0, 4.0, 5.0], metavar="TIMES")
+    parser.add_argument(
+        "--finalists",
+        type=int,
+        help="how many of a level's best meet again (4; 1, none, with a file of prompts)",
+    )
+    parser.add_argument(
+        "--validation",
+        type=int,
+        default=96,
+        help="images they meet on: training captions, or the file's prompts after the first COUNT (96)",
+    )
     parser.add_argument("--batch-size", type=int, default=16, help="images computed together (16)")
     parser.add_argument("--model", help="a model's name or folder; the run's own if not given")
     parser.add_argument("--device", help="cpu, cuda, ...; a GPU if there is one")
@@ -63,12 +75,16 @@ def run(args: argparse.Namespace) -> int:
         raise SearchError(f"`count` must be at least 2 for an interval, not {args.count}")
     if not all(math.isfinite(level) and level >= 1 for level in args.levels):
         raise SearchError("`levels` are how many times fewer MACs: numbers from 1")
+    finalists = args.finalists if args.finalists is not None else (4 if args.prompts == HELD_OUT else 1)
+    if finalists < 1 or args.validation < 1:
+        raise SearchError("`finalists` and `validation` must be at least 1")
     with RunStore.open(find_run(args.run_name, args.data_dir)) as source:
         found = source.evaluations()
         name, reward = source.name, source.settings.reward
         model = args.model or source.settings.model
+    prompts, others = _prompts(args, args.validation if finalists > 1 else 0)
     settings = SearchSettings.of(
-        prompts=_prompts(args),
+        prompts=prompts,
         model=model,
         reward=reward,
         noise_seed=NOISE_SEED,
@@ -87,21 +103,27 @@ def run(args: argparse.Namespace) -> int:
     evaluator = make_evaluator(generator, metrics, settings)
     which = HELD_OUT if args.prompts == HELD_OUT else Path(args.prompts).stem
     path = run_path(f"{name}-on-{which}-{len(settings.prompts)}", args.data_dir)
+    pick = by_own_score
+    if finalists > 1:
+        again = run_path(f"{name}-finalists-{which}-{len(others)}", args.data_dir)
+        pick = second_round(generator, metrics[0], others, finalists, again, batch=args.batch_size)
     with open_run(path, evaluator, settings) as store:
-        chosen = choose(found, generator, args.levels)
+        chosen = choose(found, generator, args.levels, pick)
         report = compare(Search(evaluator, store), chosen)
     report = {"run": name, "model": model, "prompts": which, "count": len(settings.prompts), **report}
     print(json.dumps(report, indent=4, allow_nan=False) if args.json else markdown(report))
     return 0
 
 
-def _prompts(args: argparse.Namespace) -> list[str]:
+def _prompts(args: argparse.Namespace, others: int) -> tuple[list[str], list[str]]:
+    """The prompts of the report, and `others` for the choice among finalists."""
     if args.prompts == HELD_OUT:
-        return captions(args.count, seed=CAPTION_SEED, held_out=True)
-    prompts = read_prompts(Path(args.prompts))
-    if len(prompts) < args.count:
-        raise SearchError(f"{args.prompts} holds {len(prompts)} prompts, fewer than {args.count}")
-    return prompts[: args.count]
+        chosen = captions(args.count, seed=CAPTION_SEED, held_out=True)
+        return chosen, captions(others, seed=CAPTION_SEED, held_out=False)
+    prompts, wanted = read_prompts(Path(args.prompts)), args.count + others
+    if len(prompts) < wanted:
+        raise SearchError(f"{args.prompts} holds {len(prompts)} prompts, fewer than {wanted}")
+    return prompts[: args.count], prompts[args.count : wanted]
 
 
 @dataclass(frozen=True)
@@ -113,10 +135,15 @@ class Choice:
     schedule: Schedule
 
 
-def choose(found: Sequence[Evaluation], generator: ImageGenerator, levels: Sequence[float]) -> list[Choice]:
+def choose(
+    found: Sequence[Evaluation],
+    generator: ImageGenerator,
+    levels: Sequence[float],
+    pick: Pick = by_own_score,
+) -> list[Choice]:
     """The schedules to compare at each level.
 
-    Found: of what the run's search made itself, the best by its own scores that saves at least so much.
+    Found: of what the run's search made itself and saves at least so much, the one that `pick` takes.
         Baselines: the n or the number of steps whose cost is nearest to the level's, by ratio; it may save a
         little less.
     """
@@ -132,8 +159,7 @@ def choose(found: Sequence[Evaluation], generator: ImageGenerator, levels: Seque
     for level in levels:
         own = [one for one in found if one.origin == "search" and one.speed >= level]
         if own:
-            best = max(own, key=lambda one: (one.quality, -one.macs))
-            chosen.append(Choice(level, "found", best.schedule))
+            chosen.append(Choice(level, "found", pick(own)))
         for kind, schedules in ways.items():
             nearest = min(schedules, key=lambda one: abs(math.log(uncached / table.macs(one).total / level)))
             chosen.append(Choice(level, kind, nearest))

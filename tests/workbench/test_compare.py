@@ -110,11 +110,48 @@ def test_the_report_pairs_every_image_and_goes_on_where_it_was(run, tmp_path, ca
     assert "| 1.5x | found (mine) |" in table and "| uncached | 1.00x |" in table
 
 
+def test_finalists_meet_again_on_other_images(run, tmp_path, capsys):
+    """By the run's own (invented) scores "dear" is the better one; on real images "mine" or "dear" wins by what it
+    does there."""
+    folder, _, mine = run
+    prompts = tmp_path / "many.txt"
+    prompts.write_text("a car\na red boat\na tree\na blue fish\na yellow star\n")
+    options = [
+        "compare",
+        "try",
+        "--prompts",
+        str(prompts),
+        "--count",
+        "2",
+        "--levels",
+        "1.0",
+        "--batch-size",
+        "2",
+    ]
+    options += ["--data-dir", str(folder), "--threads", "1", "--device", "cpu", "--json"]
+
+    def found(*more: str) -> str:
+        assert main([*options, *more]) == 0
+        entries = json.loads(capsys.readouterr().out)["levels"][0]["entries"]
+        return next(entry["key"] for entry in entries if entry["kind"] == "found")
+
+    own = found()
+    assert own != mine.key
+    chosen = found("--finalists", "2", "--validation", "3")
+    with RunStore.open(run_path("try-finalists-many-3", folder)) as store:
+        again = {one.key: one.quality for one in store.evaluations()}
+        assert store.settings.images()[0] == ("a tree", "a blue fish", "a yellow star")
+    assert set(again) == {own, mine.key} and chosen == max(again, key=again.get)
+    assert main([*options, "--finalists", "2", "--validation", "4"]) == 2
+    assert "fewer than 6" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         (["--count", "1"], "`count`"),
         (["--levels", "0.5"], "`levels`"),
+        (["--finalists", "0"], "`finalists`"),
         (["--prompts", "none.txt"], "cannot be read"),
     ],
 )
