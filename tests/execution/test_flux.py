@@ -162,8 +162,17 @@ def test_the_fast_plan_drops_what_nobody_reads(flux):
 
 
 def test_wrong_use_is_refused_with_one_sentence(flux, run):
+    from diffusers import FlowMatchHeunDiscreteScheduler
+
     with pytest.raises(ExecutionError, match=r"pixart-4.*flux-2-3"):
         apply_schedule(flux, heuristics.uncached(pixart_layout(4), ROWS))
+    stock = flux.scheduler
+    flux.scheduler = FlowMatchHeunDiscreteScheduler.from_config(stock.config)
+    try:
+        with pytest.raises(ExecutionError, match="calls the model 2 times a step"):
+            apply_schedule(flux, heuristics.uncached(LAYOUT, ROWS))
+    finally:
+        flux.scheduler = stock
     with apply_schedule(flux, heuristics.uncached(LAYOUT, ROWS)):
         with pytest.raises(ExecutionError, match="5 rows, but the pipeline was called with 3 steps"):
             run(flux, num_inference_steps=3)
@@ -171,47 +180,46 @@ def test_wrong_use_is_refused_with_one_sentence(flux, run):
             run(flux, joint_attention_kwargs={"ip_hidden_states": []})
 
 
-def test_loras_are_followed_and_never_ignored(tiny_flux_path, run, distance):
-    """Loaded, scaled, fused and unloaded after apply: each is seen by the next call."""
-    from diffusers import DiffusionPipeline
+@pytest.mark.parametrize("mode", ["reference", "fast"])
+def test_the_pipelines_own_arguments_mean_what_they_mean_without_a_schedule(flux, run, distance, mode):
+    """Several images of a prompt, a callback that changes the latents, given latents, finished pictures."""
+    steps = []
 
-    peft = pytest.importorskip("peft", reason="install peft to test LoRAs")
+    def darker(pipe, step, time, tensors):
+        steps.append(step)
+        return {"latents": tensors["latents"] * (0.5 if step == 1 else 1)}
 
-    pipe = DiffusionPipeline.from_pretrained(tiny_flux_path)
-    pipe.set_progress_bar_config(disable=True)
-    schedule = heuristics.fora(LAYOUT, ROWS, 2)
-    plain = run(pipe, schedule, "reference")
-    torch.manual_seed(0)
-    config = peft.LoraConfig(
-        r=2, init_lora_weights=False, target_modules=["to_q", "to_k", "proj_mlp", "proj_out"]
-    )
+    noise = torch.randn((2, 16, 16), generator=torch.Generator().manual_seed(4))
+    calls = [
+        {"num_images_per_prompt": 2, "seed": [1, 2]},
+        {"callback_on_step_end": darker},
+        {"num_images_per_prompt": 2, "seed": [1, 2], "latents": noise},
+        {"guidance_scale": 1.0},
+    ]
+    schedule = heuristics.uncached(LAYOUT, ROWS)
+    for call in calls:
+        stock, ours = run(flux, **call), run(flux, schedule, mode, **call)
+        assert torch.equal(ours, stock) if mode == "reference" else distance(ours, stock) < TOLERANCE, call
+    assert steps == [*range(ROWS)] * 2
+    assert distance(run(flux, schedule, mode, callback_on_step_end=darker), run(flux)) > 0.01
 
-    def both(**settings):
-        reference = run(pipe, schedule, "reference", **settings)
-        assert distance(run(pipe, schedule, "fast", **settings), reference) < TOLERANCE
-        return reference
+    def picture():
+        rng = torch.Generator().manual_seed(1)
+        call = {**SIZE, "num_inference_steps": ROWS, "max_sequence_length": 24}
+        return flux("a tree", generator=rng, **call).images[0]
 
-    with_lora = half = None
-    with apply_schedule(pipe, schedule) as applied:
-        pipe.transformer.add_adapter(config)
-        seen = run(pipe, num_inference_steps=ROWS)
-        applied.remove()
-    with_lora = both()
-    assert distance(with_lora, plain) > 0.01 and distance(seen, with_lora) < TOLERANCE
-    half = both(joint_attention_kwargs={"scale": 0.5})
-    assert distance(half, with_lora) > 0.01
-    pipe.fuse_lora()
-    assert distance(both(), with_lora) < 1e-3
-    pipe.unfuse_lora()
-    pipe.transformer.delete_adapters(["default"])
-    assert distance(both(), plain) < TOLERANCE
+    stock = np.asarray(picture(), dtype=int)
+    with apply_schedule(flux, schedule, mode=mode):
+        assert np.abs(np.asarray(picture(), dtype=int) - stock).max() <= (mode == "fast")
 
 
-def test_dead_bits_change_no_image(flux, run):
-    bits = np.ones((ROWS, len(LAYOUT)), dtype=bool)
-    out = [LAYOUT.by_place[f"single_{i}", "single_proj_out"] for i in range(3)]
-    bits[2:, out] = False
-    raw = Schedule(LAYOUT, bits)
-    canonical = raw.canonical()
-    assert canonical.bits.sum() < raw.bits.sum()
-    assert torch.equal(run(flux, raw), run(flux, canonical))
+@pytest.mark.parametrize("mode", ["reference", "fast"])
+def test_the_order_of_a_batch_changes_nothing(flux, latents, random_schedules, mode):
+    (schedule,) = random_schedules(LAYOUT, ROWS, 1, seed=9)
+    prompts, seeds, order = ["a tree", "a boat at night", "a red house"], [1, 2, 3], [2, 0, 1]
+    with apply_schedule(flux, schedule, mode=mode):
+        batch = latents(flux, prompts, seed=seeds, **SIZE, **schedule.call())
+        other = latents(
+            flux, [prompts[i] for i in order], seed=[seeds[i] for i in order], **SIZE, **schedule.call()
+        )
+    assert torch.equal(other, batch[order])

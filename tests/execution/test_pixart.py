@@ -247,27 +247,25 @@ def test_true_tgate_drops_guidance_at_its_gate(pixart, latents, distance):
         latents(pixart, guidance_scale=1.0, **schedule.call())
 
 
-@pytest.mark.parametrize("apply_first", [True, False])
-def test_model_offloading_works_before_and_after_a_schedule(tiny_pixart_path, latents, apply_first):
-    """`enable_model_cpu_offload` wraps every model's forward; on the CPU its hooks run without moving anything."""
-    from diffusers import DiffusionPipeline
-
-    pipe = DiffusionPipeline.from_pretrained(tiny_pixart_path)
-    pipe.set_progress_bar_config(disable=True)
-    schedule = heuristics.fora(LAYOUT, ROWS, 2)
-    stock = latents(pipe, **schedule.call())
-    with apply_schedule(pipe, schedule):
-        expected = latents(pipe, **schedule.call())
-    if apply_first:
-        applied = apply_schedule(pipe, schedule)
-        pipe.enable_model_cpu_offload(device="cpu")
-    else:
-        pipe.enable_model_cpu_offload(device="cpu")
-        applied = apply_schedule(pipe, schedule)
-    for _ in range(2):
-        assert torch.equal(latents(pipe, **schedule.call()), expected)
-    if apply_first:
-        pipe.remove_all_hooks()
-        assert torch.equal(latents(pipe, **schedule.call()), expected)
-    applied.remove()
-    assert torch.equal(latents(pipe, **schedule.call()), stock)
+@pytest.mark.parametrize("mode", ["reference", "fast"])
+def test_the_pipelines_own_arguments_mean_what_they_mean_without_a_schedule(
+    pixart64, latents, distance, mode
+):
+    """Several images of a prompt, a callback, given latents, no guidance. In float64, where only a wrong one shows."""
+    steps = []
+    noise = torch.randn((2, 4, 32, 32), generator=torch.Generator().manual_seed(4)).double()
+    calls = [
+        {"num_images_per_prompt": 2, "seed": [1, 2]},
+        {"callback": lambda step, time, now: steps.append(step), "callback_steps": 2},
+        {"num_images_per_prompt": 2, "seed": [1, 2], "latents": noise},
+        {"guidance_scale": 1.0},
+        {"guidance_scale": 0.5, "negative_prompt": "a blue car"},
+        {"negative_prompt": "a blue car"},
+    ]
+    schedule = heuristics.uncached(LAYOUT, ROWS)
+    for call in calls:
+        stock = latents(pixart64, num_inference_steps=ROWS, **call)
+        with apply_schedule(pixart64, schedule, mode=mode):
+            ours = latents(pixart64, **schedule.call(), **call)
+        assert torch.equal(ours, stock) if mode == "reference" else distance(ours, stock) < 1e-8, call
+    assert steps == [0, 2, 4] * 2
