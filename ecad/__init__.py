@@ -31,6 +31,11 @@ _EXPORTS: dict[str, tuple[str, str | None]] = {
     "ExecutionError": ("ecad.execution", "ExecutionError"),
     "load_image_generator": ("ecad.models", "load_image_generator"),
     "PROMPT_LIMIT": ("ecad.models", "PROMPT_LIMIT"),
+    # latency
+    "Calibration": ("ecad.execution.latency", "Calibration"),
+    "calibrate": ("ecad.models.calibrating", "calibrate"),
+    "store_calibration": ("ecad.models.calibrating", "store_calibration"),
+    "stored_calibration": ("ecad.models.calibrating", "stored_calibration"),
     # quality
     "load_judge": ("ecad.storybook.judge", "load_judge"),
     "metric": ("ecad.metrics", "metric"),

@@ -32,6 +32,7 @@ class Evaluation:
         layout, bits, keywords: the canonical schedule; bits bool [R, C], and what else its constructor was
             given: its own times, T-GATE's gate; {} for most.
         scores: metric -> float64 [images], in the order of the evaluation set; None when read back in short.
+        latency: predicted time over that of the uncached schedule, in a run whose cost is latency; else None.
     """
 
     key: str
@@ -50,6 +51,12 @@ class Evaluation:
     keywords: Mapping[str, Any]
     model: str | None = None
     scores: Mapping[str, np.ndarray] | None = field(default=None, repr=False)
+    latency: float | None = None
+
+    @property
+    def objective(self) -> float:
+        """What its run minimises beside the error: the predicted latency where there is one, else the cost."""
+        return self.cost if self.latency is None else self.latency
 
     @property
     def speed(self) -> float:
@@ -70,6 +77,7 @@ class Evaluation:
 
     def summary(self) -> dict[str, Any]:
         """What a list of the front shows of it, as JSON values."""
+        predicted = {} if self.latency is None else {"predicted_speed": 1.0 / self.latency}
         return {
             "name": self.name,
             "key": self.key,
@@ -77,6 +85,7 @@ class Evaluation:
             "macs": self.macs,
             "cost": self.cost,
             "speed": self.speed,
+            **predicted,
             "quality": finite(self.quality),
             "metrics": {name: finite(value) for name, value in self.means.items()},
             "origin": self.origin,

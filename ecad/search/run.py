@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ecad.execution.latency import Calibration
 from ecad.metrics.protocol import Metric
 from ecad.models.protocol import ImageGenerator, OnRow
 from ecad.search.errors import SearchError
@@ -27,6 +28,7 @@ def search(
     on_row: OnRow | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     accept_changes: bool = False,
+    calibration: Calibration | None = None,
 ) -> list[Evaluation]:
     """Search for schedules on the front of cost against quality; returns the front, cheapest first.
 
@@ -37,6 +39,7 @@ def search(
         metrics: the reward first; the others are noted beside it.
         on_progress: called about twice a second.
         accept_changes: go on although the weights, versions, device or threads are others than before.
+        calibration: what predicts latency, for a new run whose cost is that (`ecad.calibrate` makes one).
 
     >>> import ecad, tempfile, pathlib
     >>> settings = ecad.SearchSettings.of("default", prompts=["a red house"], reward="ssim", generations=40)
@@ -44,7 +47,7 @@ def search(
     (24, 40)
     """
     evaluator = make_evaluator(generator, metrics, settings)
-    with open_run(path, evaluator, settings, accept_changes=accept_changes) as store:
+    with open_run(path, evaluator, settings, accept_changes=accept_changes, calibration=calibration) as store:
         task = Search(evaluator, store, run_on_device=run_on_device, on_row=on_row)
         task.start()
         try:
@@ -73,17 +76,24 @@ def make_evaluator(
 
 
 def open_run(
-    path: str | Path, evaluator: Evaluator, settings: SearchSettings, *, accept_changes: bool = False
+    path: str | Path,
+    evaluator: Evaluator,
+    settings: SearchSettings,
+    *,
+    accept_changes: bool = False,
+    calibration: Calibration | None = None,
 ) -> RunStore:
     """The run `path` for writing, begun if it is not there.
 
     A run goes on only with the settings it was begun with (when to stop may change) and, unless
     `accept_changes`, with the same fingerprint; otherwise one sentence says what differs. An accepted change
-    is noted in the run.
+    is noted in the run. `calibration` is for a new run whose cost is latency; a run that goes on has its own.
     """
     path = Path(path)
     fingerprint = evaluator.fingerprint()
     if not path.exists():
+        if calibration is not None:
+            calibration.check({**evaluator.generator.fingerprint(), "batch": settings.batch})
         return RunStore.create(
             path,
             settings,
@@ -92,6 +102,7 @@ def open_run(
             higher_is_better=evaluator.reward.higher_is_better,
             batches=[len(batch.prompts) for batch in evaluator.batches],
             fingerprint=fingerprint,
+            calibration=calibration,
         )
     store = RunStore.open(path, write=True)
     try:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from ecad.execution.latency import Calibration
 from ecad.schedule import Layout
 from ecad.schedule.layouts import layout as layout_by_name
 from ecad.search.errors import SearchError
@@ -69,6 +70,7 @@ class RunFile:
         higher_is_better: bool,
         batches: Sequence[int],
         fingerprint: Mapping[str, Any],
+        calibration: Calibration | None = None,
     ) -> Self:
         """Start a run file; refuses a path where something lies.
 
@@ -77,7 +79,15 @@ class RunFile:
             higher_is_better: of the reward.
             batches: number of images of each fixed batch of the evaluation set.
             fingerprint: what else decides a score; see `Evaluator.fingerprint`.
+            calibration: what predicts latency, where the settings' cost is that; the run keeps it.
         """
+        if (settings.cost == "latency") != (calibration is not None):
+            raise SearchError(
+                "a search whose cost is latency needs a calibration of this device: begin it with"
+                " `python -m ecad search --cost latency`, which makes one"
+                if calibration is None
+                else "a search whose cost is macs takes no latency calibration"
+            )
         path = Path(path)
         lock = RunLock(path)
         unfinished = path.with_name(f".{path.name}.new")
@@ -94,6 +104,8 @@ class RunFile:
                 "created": json.dumps(datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")),
                 "state": json.dumps("new"),
             }
+            if calibration is not None:
+                facts["calibration"] = calibration.to_json()
             # Under its name the file is a whole run or not there: a kill in between leaves the name free.
             unfinished.unlink(missing_ok=True)
             db = sqlite3.connect(unfinished)
@@ -251,6 +263,16 @@ class RunFile:
     @property
     def uncached_macs(self) -> int:
         return self._fact("uncached_macs")
+
+    @functools.cached_property
+    def calibration(self) -> Calibration | None:
+        """What predicts the latency of this run's schedules; None where its cost is MACs.
+
+        It is part of the run: predictions after a resume are those from before, on whatever machine.
+        """
+        if self.settings.cost != "latency":
+            return None
+        return Calibration.from_json(json.dumps(self._fact("calibration")), source=str(self.path))
 
     @property
     def batches(self) -> list[int]:

@@ -12,6 +12,7 @@ from typing import Any
 from ecad.search.errors import SearchError
 
 PRESETS = ("default", "paper")
+COSTS = ("macs", "latency")
 
 STOPS = ("generations", "evaluations", "time_limit", "plateau")
 """When to stop: the settings that a resumed run may change, since they alter no evaluation and no child."""
@@ -36,8 +37,10 @@ class SearchSettings:
         noise_seed: image i of the evaluation set starts from the noise of seed `noise_seed + i`.
         batch: images computed together; fixed, because an image's last bits depend on it.
         reward: name of the metric that is the quality.
+        cost: what is minimised beside it: "macs", or "latency", the time that a calibration kept in the run
+            predicts.
         seed_count: how many heuristic schedules generation 0 evaluates; None: as many as the preset says.
-        max_cost: children above this share of the uncached MACs are not tried: cost is known at once, and
+        max_cost: children above this share of the uncached cost are not tried: cost is known at once, and
             up there the seeds are as good as uncached. None: no limit.
         min_cost: children below this share are not tried: down there pictures fall apart, and a front's
             even spread would spend most of the search on ruins. None: no limit.
@@ -65,6 +68,7 @@ class SearchSettings:
     noise_seed: int = 0
     batch: int = 6
     reward: str = "storybook-reward"
+    cost: str = "macs"
     seed_count: int | None = None
     max_cost: float | None = 0.7
     min_cost: float | None = 0.15
@@ -82,6 +86,8 @@ class SearchSettings:
             raise SearchError("`prompts` must be a list of at least one prompt, none of them empty")
         if self.preset not in PRESETS:
             raise SearchError(f"`preset` must be one of {', '.join(PRESETS)}, not {self.preset!r}")
+        if self.cost not in COSTS:
+            raise SearchError(f"`cost` must be one of {', '.join(COSTS)}, not {self.cost!r}")
         _whole(self, "population", 2, 10_000)
         _whole(self, "generations", 0, 1_000_000, optional=True)
         _whole(self, "evaluations", 1, 100_000_000, optional=True)

@@ -26,8 +26,9 @@ from ecad.search.runfile import RunFile
 
 _EVALUATIONS = """
 SELECT e.id, s.key, s.name, c.value, e.means, e.images, s.origin, s.generation, e.seconds, s.row_count,
-       s.bits, s.keywords FROM evaluations e JOIN schedules s ON s.id = e.schedule JOIN costs c ON c.schedule
-       = s.id AND c.kind = 'macs_full'
+       s.bits, s.keywords, t.value FROM evaluations e JOIN schedules s ON s.id = e.schedule
+       JOIN costs c ON c.schedule = s.id AND c.kind = 'macs_full'
+       LEFT JOIN costs t ON t.schedule = s.id AND t.kind = 'predicted_latency'
 """
 
 
@@ -45,8 +46,12 @@ class RunStore(RunFile):
         generation: int | None = None,
         name: str | None = None,
     ) -> int:
-        """Row number of the canonical schedule, added if new; one known keeps its first name and origin."""
+        """Row number of the canonical schedule, added if new; one known keeps its first name and origin.
+
+        Where the run's cost is latency, what its calibration predicts is noted with it.
+        """
         canonical = schedule.canonical()
+        predicted = None if self.calibration is None else self.calibration.seconds(canonical)
         keywords = json.dumps(keywords_of(canonical))
         with self._transaction() as db:
             row = db.execute("SELECT id FROM schedules WHERE key = ?", (schedule.key,)).fetchone()
@@ -68,6 +73,8 @@ class RunStore(RunFile):
                 values,
             ).lastrowid
             db.execute("INSERT INTO costs VALUES (?, 'macs_full', ?, '{}')", (number, int(macs)))
+            if predicted is not None:
+                db.execute("INSERT INTO costs VALUES (?, 'predicted_latency', ?, '{}')", (number, predicted))
             return number
 
     def add_cost(self, key: str, kind: str, value: float, record: Mapping[str, Any]) -> None:
@@ -184,6 +191,7 @@ class RunStore(RunFile):
             height,
             packed,
             keywords,
+            predicted,
         ) in rows:
             means = {metric: float("nan") if v is None else v for metric, v in json.loads(means).items()}
             evaluation = Evaluation(
@@ -202,6 +210,7 @@ class RunStore(RunFile):
                 bits=self._bits(packed, height),
                 keywords=json.loads(keywords),
                 model=settings.model,
+                latency=None if predicted is None else predicted / self.calibration.uncached_seconds,
             )
             found.append(evaluation)
         return found
@@ -216,21 +225,25 @@ class RunStore(RunFile):
     def front(self) -> list[Evaluation]:
         """The non-dominated evaluations by rising cost; of equal ones the one with the smallest key."""
         found = sorted(self.evaluations(), key=lambda evaluation: evaluation.key)
-        return [found[i] for i in non_dominated([(e.cost, -e.quality) for e in found])]
+        return [found[i] for i in non_dominated([(e.objective, -e.quality) for e in found])]
 
     def digest(self) -> str:
         """SHA-256 over the finished evaluations sorted by key: keys, MACs and every image's exact scores.
 
-        No time, no order and no row number goes in: a resumed run has the digest of the undisturbed one.
+        Where the run's cost is latency, what was predicted too. No measured time, no order and no row number
+        goes in: a resumed run has the digest of the undisturbed one.
         """
         db = self._db()
         rows = db.execute(
-            "SELECT s.id, s.key, c.value FROM evaluations e JOIN schedules s ON s.id = e.schedule"
-            " JOIN costs c ON c.schedule = s.id AND c.kind = 'macs_full' ORDER BY s.key"
+            "SELECT s.id, s.key, c.value, t.value FROM evaluations e JOIN schedules s ON s.id = e.schedule"
+            " JOIN costs c ON c.schedule = s.id AND c.kind = 'macs_full'"
+            " LEFT JOIN costs t ON t.schedule = s.id AND t.kind = 'predicted_latency' ORDER BY s.key"
         ).fetchall()
         digest = hashlib.sha256()
-        for number, key, macs in rows:
+        for number, key, macs, predicted in rows:
             digest.update(f"{key} {macs}\n".encode())
+            if predicted is not None:
+                digest.update(f"{predicted.hex()}\n".encode())
             for metric, values in sorted(self._scores(db, number).items()):
                 digest.update(f"{metric} {len(values)}\n".encode() + values.astype("<f8").tobytes())
         return digest.hexdigest()

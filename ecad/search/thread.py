@@ -306,7 +306,7 @@ class Search:
         """Objectives (cost, 1 - quality) of the candidates of generation `number`, in order."""
         if not begin:
             self._set(generation=number, done=0, wanted=len(schedules))
-        costs = [self.evaluator.macs(schedule) / self.evaluator.uncached_macs for schedule in schedules]
+        costs = [self._share(schedule) for schedule in schedules]
         objectives = []
         for index, schedule in enumerate(schedules):
             name = names.get(schedule.key) or schedule.name or f"g{number:03d}-{index:02d}"
@@ -323,7 +323,7 @@ class Search:
                 self._pace.took(costs[index], time.perf_counter() - start)
             if not math.isfinite(known.quality):
                 raise SearchError(f"{name} has no quality: the reward gave no number")
-            objectives.append((known.cost, 1.0 - known.quality))
+            objectives.append((known.objective, 1.0 - known.quality))
             self._set(done=begin + index + 1)
             self._pace.left(costs[index + 1 :])
         return objectives
@@ -399,6 +399,11 @@ class Search:
         return self._keys[packed]
 
     def _cost(self, genome: np.ndarray) -> float:
-        """The share of the uncached MACs of a genome's schedule."""
-        schedule = self.genome.decode(genome.astype(bool))
+        """The share of the uncached cost of a genome's schedule."""
+        return self._share(self.genome.decode(genome.astype(bool)))
+
+    def _share(self, schedule: Schedule) -> float:
+        """A schedule's share of the uncached cost: of the MACs, or of the time that the run's calibration predicts."""
+        if self.store.calibration is not None:
+            return self.store.calibration.share(schedule.canonical())
         return self.evaluator.macs(schedule) / self.evaluator.uncached_macs

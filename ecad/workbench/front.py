@@ -67,13 +67,15 @@ def run(args: argparse.Namespace) -> int:
 def table(front: Sequence[Evaluation], reward: str) -> str:
     """The front as text columns, cheapest first; `reward` is what the quality is the mean of."""
     metrics = sorted({name for evaluation in front for name in evaluation.means} - {reward})
-    head = ["name", "steps", "GMACs", "speed", "quality", *metrics]
+    predicted = any(evaluation.latency is not None for evaluation in front)
+    head = ["name", "steps", "GMACs", "speed", *(["predicted"] if predicted else []), "quality", *metrics]
     lines = [
         [
             evaluation.name,
             str(evaluation.rows),
             f"{evaluation.macs / 1e9:.2f}",
             f"{evaluation.speed:.2f}x",
+            *([f"{1 / evaluation.objective:.2f}x"] if predicted else []),
             f"{evaluation.quality:.4f}",
             *(f"{evaluation.means.get(name, float('nan')):.4f}" for name in metrics),
         ]

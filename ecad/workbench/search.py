@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ecad.search import Progress, RunStore, SearchError, SearchSettings, run_path
+from ecad.search import Progress, RunStore, SearchError, SearchSettings, data_folder, run_path
 from ecad.workbench._evaluation_set import captions, metrics_for, read_prompts
 
 CAPTION_SEED = 20
@@ -35,6 +35,7 @@ _SETTINGS = {
     "seeds_per_prompt": "seeds_per_prompt",
     "batch_size": "batch",
     "reward": "reward",
+    "cost": "cost",
     "seed_count": "seed_count",
     "model": "model",
 }
@@ -57,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds-per-prompt", type=int, help="images per prompt")
     parser.add_argument("--batch-size", type=int, help="images computed together")
     parser.add_argument("--reward", help="the metric to search on: storybook-reward, ssim, ...")
+    parser.add_argument("--cost", help="what to minimise beside it: macs, or latency as predicted here")
     parser.add_argument("-m", "--model", "--image-generator", help="a model's name or folder (storybook)")
     parser.add_argument("--device", help="cpu, cuda, ...; a GPU if there is one")
     parser.add_argument("--dtype", help="float32, float16 or bfloat16")
@@ -93,7 +95,12 @@ def run(args: argparse.Namespace) -> int:
 
     generator = load_image_generator(settings.model, device=args.device, dtype=args.dtype, threads=threads)
     evaluator = make_evaluator(generator, metrics, settings)
-    with open_run(path, evaluator, settings, accept_changes=args.accept_changes) as store:
+    calibration = None
+    if settings.cost == "latency" and not path.exists():
+        calibration = calibration_of(generator, settings.batch, args.data_dir, say)
+    with open_run(
+        path, evaluator, settings, accept_changes=args.accept_changes, calibration=calibration
+    ) as store:
         search = Search(evaluator, store)
         search.start()
         show = _silent if args.quiet else Display(sys.stderr)
@@ -112,6 +119,20 @@ def run(args: argparse.Namespace) -> int:
         print(f"digest {store.digest()}")
         print(table(store.front(), settings.reward))
     return 0
+
+
+def calibration_of(generator: Any, batch: int, data: Path | None, say: Any) -> Any:
+    """The kept latency calibration for this device and batch, else one made now and kept."""
+    from ecad.models.calibrating import calibrate, store_calibration, stored_calibration
+
+    folder = data_folder(data)
+    found = stored_calibration(generator, batch, folder)
+    if found is None:
+        say(f"calibrating: how long the parts of a pass of {batch} images take here")
+        found = calibrate(generator, batch=batch)
+        store_calibration(found, folder)
+    say(f"the cost is the time predicted by the calibration of {found.made}, off by {found.median_error:.1%}")
+    return found
 
 
 def settings_of(args: argparse.Namespace, stored: SearchSettings | None) -> SearchSettings:

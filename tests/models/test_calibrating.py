@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from types import SimpleNamespace
+
 import pytest
 
 from ecad import load_image_generator
@@ -19,6 +22,7 @@ from ecad.models.calibrating import (
     stored_calibration,
 )
 from ecad.schedule import heuristics
+from ecad.schedule.layouts import pixart_layout
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +58,19 @@ def test_the_median_of_the_turns_is_taken_and_the_warm_up_is_not(generator):
         return {1: 1000.0, 2: 3.0, 3: 2.0, 4: 7.0}[calls[schedule.name]]
 
     assert {one.seconds for one in calibrate(generator, time_pass=time_pass, seconds=0).samples} == {3.0}
+
+
+@pytest.mark.parametrize(("threads", "counted"), [(1, False), (2, True)])
+def test_on_one_cpu_thread_time_that_others_had_its_core_for_is_not_counted(threads, counted):
+    """A pass that only sleeps stands for one whose core is taken; what its own clock says is 1 s."""
+
+    def denoise_timed(embeddings, seeds, schedule):
+        time.sleep(0.02)
+        return None, 1.0
+
+    generator = SimpleNamespace(device="cpu", threads=threads, denoise_timed=denoise_timed)
+    seconds = calibrating._clock(generator, [], [])(heuristics.uncached(pixart_layout(2), 2))
+    assert (seconds == 1.0) == counted and seconds > 0
 
 
 def test_whoever_is_called_between_passes_can_give_up(generator):

@@ -124,3 +124,34 @@ def test_a_real_search_is_interrupted_goes_on_and_prints_its_front(
     assert main(["front", "try", "--data-dir", str(tmp_path), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["evaluations"] == 5 and report["reward"] == "ssim" and report["images"] == 2
+
+
+def test_a_search_on_latency_makes_its_calibration_once_and_goes_on_with_it(
+    tiny_pixart_path, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("ecad.models.calibrating.SECONDS", 0.0)
+    file = tmp_path / "prompts.txt"
+    file.write_text("a red house\na car\n")
+    options = [
+        "search",
+        "--data-dir",
+        str(tmp_path),
+        "--model",
+        str(tiny_pixart_path),
+        "--prompts",
+        str(file),
+    ]
+    options += ["--reward", "ssim", "--population-size", "2", "--num-cycles", "0", "--seed-count", "2"]
+    options += ["--threads", "1", "--device", "cpu", "--batch-size", "2", "--cost", "latency"]
+    assert main([*options, "--name", "one"]) == 0
+    printed = capsys.readouterr()
+    assert "calibrating" in printed.err and "predicted" in printed.out
+    assert main([*options, "--name", "two"]) == 0
+    assert "calibrating" not in capsys.readouterr().err, "the kept one is used"
+    (kept,) = (tmp_path / "calibrations").iterdir()
+    kept.unlink()
+    assert main(["search", "--name", "two", "--data-dir", str(tmp_path), "--num-cycles", "1"]) == 0
+    assert "calibrating" not in capsys.readouterr().err, "a run that goes on has its own"
+    with RunStore.open(run_path("two", tmp_path)) as store:
+        assert store.settings.cost == "latency" and store.calibration.batch == 2
+        assert all(evaluation.latency is not None for evaluation in store.evaluations())
