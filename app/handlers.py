@@ -320,16 +320,20 @@ class Handlers:
 
         Returns:
             `macs` per image (attention products counted, neutral recomputes not), those of the uncached
-            schedule, and how many times fewer they are.
+            schedule, how many times fewer they are, and how many times `faster` it should be, predicted `by`
+            this device's calibration or by MACs.
         """
         return self._predict(schedule)
 
     @shown
     def _predict(self, schedule: str) -> dict:
         found = self._schedule_of(schedule)
-        macs = self.services.schedules.macs(found)
-        uncached = self.services.schedules.uncached_macs
-        return {"name": found.name, "macs": macs, "uncached_macs": uncached, "times_fewer": uncached / macs}
+        schedules = self.services.schedules
+        return {
+            "name": found.name,
+            "uncached_macs": schedules.uncached_macs,
+            **schedules.predicted(found),
+        }
 
     @shown
     def api_render(self, prompt: str, seed: int = 0, schedule: str = "") -> Iterator[dict]:

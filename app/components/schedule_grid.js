@@ -36,20 +36,22 @@ function macs() {
 }
 function count() { let n = 0; for (let r = 0; r < R; r++) for (let c = 0; c < C; c++) n += on(r, c); return n; }
 const giga = n => n >= 1e12 ? (n / 1e12).toFixed(2) + ' TMACs' : (n / 1e9).toFixed(2) + ' GMACs';
-function show(total, confirmed) {
+function show(total, exact) {                     // exact: the server's answer; without it MACs are all there is
+  const times = model.uncached / total, faster = exact ? exact.faster : times, by = exact ? exact.by : 'MACs';
   const share = 100 * count() / (R * C);
-  figures.innerHTML = `<b>${(model.uncached / total).toFixed(2)}×</b> fewer MACs, predicted`
+  figures.innerHTML = `<b>${times.toFixed(2)}×</b> fewer MACs`
+    + `<span class="faster">${faster.toFixed(2)}× faster, predicted from ${by}</span>`
     + `<span>${giga(total)} of ${giga(model.uncached)}</span><span>${share.toFixed(0)} % of the cells computed</span>`
     + `<span>${R} step${R === 1 ? '' : 's'}</span>`;
   figures.dataset.macs = total;
-  figures.dataset.confirmed = confirmed;
+  figures.dataset.confirmed = Boolean(exact);
   element.dataset.rows = R; element.dataset.bits = strings().join(' ');
 }
 async function confirmFigures() {
   const mine = ++asked;
   try {
     const exact = await server.predict(props.value);
-    if (mine === asked && exact.macs) show(exact.macs, true);
+    if (mine === asked && exact.macs) show(exact.macs, exact);
   } catch (e) { /* the browser's own figure stays, marked as not confirmed */ }
 }
 
@@ -194,7 +196,7 @@ function publish() {
   value = sent;
   props.value = sent;
   trigger('input', {});
-  buttons(); show(macs(), false); confirmFigures(); redraw();
+  buttons(); show(macs()); confirmFigures(); redraw();
 }
 function commit(before) {
   if (before.bits.length === bits.length && before.bits.every((x, i) => x === bits[i])) { redraw(); confirmFigures(); return; }
@@ -214,7 +216,7 @@ function restore(from, to) {
 function adopt(next, remember) {           // a schedule that did not come from painting: a point, a preset, an upload
   if (remember) { undo.push(snapshot()); redo = []; }
   value = next; sent = next; R = next.rows.length; bits = parse(next.rows); cursor.r = Math.min(cursor.r, R - 1);
-  buttons(); title(); otherChoices(); show(macs(), false); confirmFigures(); measure();
+  buttons(); title(); otherChoices(); show(macs()); confirmFigures(); measure();
 }
 function toggleLine(cells) {               // all computed -> all reused, otherwise all computed
   const before = snapshot(), free = cells.filter(([r]) => r > 0);
@@ -275,7 +277,7 @@ canvas.addEventListener('pointerdown', e => {
   if (e.pointerType !== 'touch' || query('.grid').classList.contains('touch-paints')) canvas.setPointerCapture(e.pointerId);
   drag = {before: snapshot(), v: on(p.r, p.c) ? 0 : 1, from: p, at: p, rectangle: e.shiftKey, type: e.pointerType, moved: false};
   if (!drag.rectangle && e.pointerType !== 'touch') set(p.r, p.c, drag.v);
-  cursor = clamp(p); say(p.r ? describe(p.r, p.c) : 'the first step always computes'); show(macs(), false); redraw();
+  cursor = clamp(p); say(p.r ? describe(p.r, p.c) : 'the first step always computes'); show(macs()); redraw();
 });
 canvas.addEventListener('pointermove', e => {
   if (!drag) {
@@ -294,7 +296,7 @@ canvas.addEventListener('pointermove', e => {
     if (!drag.rectangle) stroke(drag.at, p, drag.v);
     drag.at = p;
   }
-  say(describe(drag.at.r, drag.at.c)); show(macs(), false); redraw();
+  say(describe(drag.at.r, drag.at.c)); show(macs()); redraw();
 });
 canvas.addEventListener('pointerup', () => {
   if (!drag) return;
@@ -397,4 +399,4 @@ watch('value', () => {
 new MutationObserver(redraw).observe(document.body, {attributes: true, attributeFilter: ['class']});
 new ResizeObserver(measure).observe(element.querySelector('.sheet'));
 element.dataset.ready = 'true';
-otherChoices(); buttons(); title(); show(macs(), false); confirmFigures(); measure();
+otherChoices(); buttons(); title(); show(macs()); confirmFigures(); measure();

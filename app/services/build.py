@@ -9,6 +9,7 @@ from typing import Any
 
 from ecad import data_folder, load_image_generator
 
+from .calibrating import DeviceCalibration
 from .images import RenderCache, Renderer
 from .judging import FIDELITY, Judging
 from .prompts import Prompts
@@ -29,8 +30,10 @@ class Services:
     renderer: Renderer
     runs: Runs
     prompts: Prompts
+    calibration: DeviceCalibration
 
     def close(self) -> None:
+        self.calibration.close()
         self.runs.close()
         self.worker.close()
 
@@ -70,7 +73,9 @@ def build(model: str = "storybook", run: str | None = None, data_dir: str | None
         shipped=shipped,
         asked=run,
     )
-    return Services(generator, worker, Schedules(generator), renderer, runs, prompts)
+    calibration = DeviceCalibration(generator, worker, folder)
+    schedules = Schedules(generator, lambda: calibration.found)
+    return Services(generator, worker, schedules, renderer, runs, prompts, calibration)
 
 
 __all__ = ["FIDELITY", "SHIPPED_RUN", "Services", "build", "default_threads"]

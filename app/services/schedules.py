@@ -4,11 +4,12 @@ makes."""
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from ecad import Schedule, ScheduleError, heuristics
+from ecad import Calibration, Schedule, ScheduleError, heuristics
 
 _WORDS = {
     "attn1": "self-attention",
@@ -35,9 +36,11 @@ class Schedules:
 
     Args:
         generator: the loaded image generator; only its layout, grid and cost table are used.
+        calibration: gives what predicts times on this device, or None as long as there is none.
     """
 
-    def __init__(self, generator: Any):
+    def __init__(self, generator: Any, calibration: Callable[[], Calibration | None] = lambda: None):
+        self._calibration = calibration
         self.layout = generator.layout
         self.model = generator.name
         self.rows = generator.rows
@@ -142,13 +145,24 @@ class Schedules:
         return int(self.costs.macs(schedule).total)
 
     def predict(self, value: Any) -> dict[str, Any]:
-        """What running the grid's schedule costs; `{"error": sentence}` where it holds none."""
+        """What running the grid's schedule costs, and how much faster it should be; `{"error": sentence}` where the
+        grid holds none."""
         try:
             schedule = self.from_wire(value)
         except (PageError, ScheduleError) as error:
             return {"error": str(error)}
+        return {**self.predicted(schedule), "key": schedule.key}
+
+    def predicted(self, schedule: Schedule) -> dict[str, Any]:
+        """`macs`, `times_fewer` than uncached, and how many times `faster` it should be, predicted `by` what."""
         macs = self.macs(schedule)
-        return {"macs": macs, "speed": self.uncached_macs / macs, "key": schedule.key}
+        times_fewer = self.uncached_macs / macs
+        calibration = self._calibration()
+        if calibration is None:
+            faster, by = times_fewer, "MACs"
+        else:
+            faster, by = 1 / calibration.share(schedule), "this device's calibration"
+        return {"macs": macs, "times_fewer": times_fewer, "faster": faster, "by": by}
 
     def export(self, value: Any) -> dict[str, Any]:
         """The schedule file of what the grid holds, and a name for it."""

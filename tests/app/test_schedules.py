@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import ecad
-from app.services.schedules import LARGEST_FILE, PageError
+from app.services.schedules import LARGEST_FILE, PageError, Schedules
+from ecad.execution.latency import Lowering, terms
 
 
 def file_of(schedule, change=lambda document: None) -> str:
@@ -51,6 +52,24 @@ def test_the_browsers_sum_is_the_librarys_figure(schedules):
                 if r == 0 or bit == "1"
             )
         assert total == schedules.predict(wire)["macs"] == schedules.macs(schedule)
+
+
+def test_a_prediction_says_what_it_is_predicted_from(description, schedules):
+    wire = schedules.to_wire(schedules.presets["fora-3"])
+    by_macs = schedules.predict(wire)
+    assert by_macs["by"] == "MACs" and by_macs["faster"] == by_macs["times_fewer"]
+
+    lowering = Lowering()  # every price is that of a row: 20 rows take as long as 20 uncached ones
+    prices = {name: float(name == "row") for name in terms(schedules.layout)}
+    calibration = ecad.Calibration(schedules.layout, {"batch": 1}, 20, lowering, prices)
+    found = []
+    later = Schedules(description, lambda: found[-1] if found else None)
+    assert later.predict(wire) == by_macs
+    found.append(calibration)
+    by_calibration = later.predict(wire)
+    assert by_calibration["by"] == "this device's calibration" and by_calibration["faster"] == 1.0
+    assert later.predict(later.to_wire(schedules.presets["steps-10"]))["faster"] == 2.0
+    assert {**by_calibration, "by": "", "faster": 0} == {**by_macs, "by": "", "faster": 0}, "MACs stay MACs"
 
 
 @pytest.mark.parametrize(

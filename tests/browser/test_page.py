@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 import ecad
+from ecad.execution.latency import Lowering, terms
 
 pytestmark = pytest.mark.browser
 
@@ -105,6 +106,20 @@ def test_a_click_on_a_point_shows_its_schedule_and_its_pictures(visit, explorer)
     assert titles(page) == ["Uncached", evaluation.name]
     loaded = page.evaluate("[...document.querySelectorAll('#compare img.base')].map(i => i.naturalWidth)")
     assert loaded == [256, 256]
+
+
+def test_the_grid_says_what_a_speed_up_is_predicted_from(visit, explorer, monkeypatch):
+    explorer.services.calibration.close()  # what it would find is put in by hand
+    monkeypatch.setattr(explorer.services.calibration, "found", None)
+    page = visit()
+    label = page.locator("#grid .figures .faster")
+    from_preset(page, "steps-8")
+    assert label.inner_text().endswith("× faster, predicted from MACs")
+    rows_alone = {name: float(name == "row") for name in terms(explorer.services.schedules.layout)}
+    found = ecad.Calibration(explorer.services.schedules.layout, {"batch": 1}, 20, Lowering(), rows_alone)
+    monkeypatch.setattr(explorer.services.calibration, "found", found)
+    from_preset(page, "steps-10")
+    assert label.inner_text() == "2.00× faster, predicted from this device's calibration"
 
 
 def test_a_painted_schedule_is_predicted_rendered_evaluated_and_appears_on_the_front(visit, explorer):
