@@ -68,7 +68,10 @@ def arguments() -> argparse.ArgumentParser:
 
 def main(given: list[str] | None = None) -> dict[str, Any]:
     """Run the benchmark; returns what `--json` writes."""
-    args = arguments().parse_args(given)
+    parser = arguments()
+    args = parser.parse_args(given)
+    if args.model is not None and (args.layers or args.width or args.size):
+        parser.error("--layers, --width and --size are of a --config; a trained model has its own")
     options = {"threads": args.threads, "device": args.device, "dtype": DTYPES.get(args.dtype, args.dtype)}
     written: dict[str, Any] = {"prompts": list(PROMPTS), "samples": args.samples, "tables": []}
     for size in args.size or [None]:
@@ -95,7 +98,10 @@ def one_size(subject: Subject, args: argparse.Namespace) -> list[dict[str, Any]]
         return not args.only or any(part in name for part in args.only)
 
     say("choosing thresholds")
-    cases = case_set(subject, extra=tuple(args.peers), files=tuple(args.schedules), wanted=wanted)
+    try:
+        cases = case_set(subject, extra=tuple(args.peers), files=tuple(args.schedules), wanted=wanted)
+    except ImportError as error:
+        raise SystemExit(str(error)) from error
     cpu_time = generator.device.type == "cpu" and not args.wall
     tables = []
     for batch in args.batch:
