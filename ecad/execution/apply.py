@@ -35,7 +35,7 @@ class AppliedSchedule:
     pipeline's scheduler, so an aborted call leaves nothing behind that a later one could see.
     """
 
-    def __init__(self, pipe: Any, schedule: Schedule, mode: str) -> None:
+    def __init__(self, pipe: Any, schedule: Schedule, mode: str, compile: bool | str = False) -> None:
         transformer = getattr(pipe, "transformer", None)
         if transformer is None or not hasattr(pipe, "scheduler"):
             raise ExecutionError(
@@ -44,7 +44,7 @@ class AppliedSchedule:
         if getattr(transformer, "_ecad_schedule", None) is not None:
             raise ExecutionError("the pipeline already runs a schedule; call its `remove()` first")
         self._pipe, self._transformer = pipe, transformer
-        self.model = open_model(transformer, mode)
+        self.model = open_model(transformer, mode, compile)
         check_schedule(schedule, self.model.layout)
         check_scheduler(pipe.scheduler)
         self.schedule = schedule
@@ -173,7 +173,9 @@ def _short(times: torch.Tensor) -> str:
     return ", ".join(shown) if len(shown) <= 6 else ", ".join([*shown[:3], "...", shown[-1]])
 
 
-def apply_schedule(pipe: Any, schedule: Schedule, mode: str = "fast") -> AppliedSchedule:
+def apply_schedule(
+    pipe: Any, schedule: Schedule, mode: str = "fast", *, compile: bool | str = False
+) -> AppliedSchedule:
     """Run every call of a stock diffusers pipeline under a schedule, until removed.
 
     Args:
@@ -183,6 +185,8 @@ def apply_schedule(pipe: Any, schedule: Schedule, mode: str = "fast") -> Applied
         mode: "fast" (the default) computes with few large operations, equal to float tolerance; "reference"
         runs
             the model's own modules and equals the stock pipeline bit for bit where everything is computed.
+        compile: let torch compile the fast mode's components, once for all blocks; a text names its backend. Off,
+            because on a CPU it gains nothing and on a GPU it is not measured yet. The first calls compile.
 
     Raises:
         ExecutionError: another layout, pipeline class or sampler; and, from the pipeline's call, other steps
@@ -191,4 +195,4 @@ def apply_schedule(pipe: Any, schedule: Schedule, mode: str = "fast") -> Applied
     >>> with apply_schedule(pipe, schedule):                                        # doctest: +SKIP
     ...     image = pipe("a red house at sea", **schedule.call()).images[0]
     """
-    return AppliedSchedule(pipe, schedule, mode)
+    return AppliedSchedule(pipe, schedule, mode, compile)

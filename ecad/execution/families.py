@@ -48,16 +48,22 @@ class Model(Protocol):
         """Whether a model call's inputs stand at the first of these timesteps."""
 
 
-def open_model(transformer: Any, mode: str) -> Model:
-    """The family's model for a transformer. mode: "reference" or "fast".
+def open_model(transformer: Any, mode: str, compile: bool | str = False) -> Model:
+    """The family's model for a transformer.
+
+    mode: "reference" or "fast". compile: whether torch compiles the fast mode's components; a text names its backend.
 
     Raises ExecutionError for another mode or a class without a family.
     """
     check_mode(mode)
+    if compile and mode != "fast":
+        raise ExecutionError(
+            "only the fast mode is compiled; the reference mode runs the model's own modules"
+        )
     for kind in type(transformer).__mro__:
         if kind.__name__ in FAMILIES:
             module, name = FAMILIES[kind.__name__]
-            return getattr(importlib.import_module(module), name)(transformer, mode)
+            return getattr(importlib.import_module(module), name)(transformer, mode, compile)
     supported = ", ".join(sorted(FAMILIES))
     raise ExecutionError(
         f"{type(transformer).__name__} is not supported: schedules run on pipelines whose transformer is"

@@ -72,6 +72,7 @@ class BaseGenerator(ABC):
         dtype: torch.dtype,
         threads: int | None = None,
         mode: str = "fast",
+        compile: bool | str = False,
         transformer_folder: Path | None = None,
     ) -> None:
         self.folder, self.settings = Path(folder), settings
@@ -90,7 +91,8 @@ class BaseGenerator(ABC):
             self.pipe.vae.to(device)
         self.pipe.set_progress_bar_config(disable=True)
         self.transformer = self.pipe.transformer.eval()
-        self.model = open_model(self.transformer, mode)
+        self.model = open_model(self.transformer, mode, compile)
+        self.compile = compile
         self.layout = self.model.layout
         check_scheduler(self.pipe.scheduler)
         self.rows = settings.rows
@@ -204,7 +206,7 @@ class BaseGenerator(ABC):
             "layout": self.layout.name,
             "size": [self.height, self.width],
             "guidance_scale": self.guidance_scale,
-            "mode": self.mode,
+            "mode": f"{self.mode}, compiled" if self.compile else self.mode,
             "device": self.device.type
             if self.device.type == "cpu"
             else torch.cuda.get_device_name(self.device),

@@ -13,7 +13,16 @@ from diffusers.utils.peft_utils import apply_lora_scale
 from ecad.execution import ExecutionError, Pass, Plan, lower
 from ecad.execution.passes import Components
 from ecad.models.flux_fast import FluxFast, flux_weights
+from ecad.models.flux_kernels import (
+    feed_forward,
+    feed_forward_text,
+    full_attention,
+    modulate,
+    single_attention,
+    single_out,
+)
 from ecad.models.flux_reference import FluxReference
+from ecad.models.kernels import Kernels
 from ecad.models.packing import Packer
 from ecad.schedule import Schedule
 from ecad.schedule.layouts.flux import flux_layout
@@ -22,7 +31,7 @@ from ecad.schedule.layouts.flux import flux_layout
 class FluxModel:
     """A `FluxTransformer2DModel` that executes schedules (the protocol `ecad.execution.families.Model`)."""
 
-    def __init__(self, transformer: torch.nn.Module, mode: str) -> None:
+    def __init__(self, transformer: torch.nn.Module, mode: str, compile: bool | str = False) -> None:
         if getattr(transformer, "encoder_hid_proj", None) is not None:
             raise ExecutionError("a schedule does not run together with an IP-Adapter; unload it first")
         self.transformer = transformer
@@ -31,6 +40,15 @@ class FluxModel:
             len(transformer.transformer_blocks), len(transformer.single_transformer_blocks)
         )
         self.pack = Packer()
+        self.kernels = Kernels(
+            modulate,
+            full_attention,
+            feed_forward,
+            feed_forward_text,
+            single_attention,
+            single_out,
+            compile=compile,
+        )
         if mode == "fast":
             flux_weights(
                 transformer, self.pack
@@ -44,7 +62,7 @@ class FluxModel:
         """The components of one new pass of one kind of call."""
         if self.mode == "reference":
             return FluxReference(self.transformer, self.layout)
-        return FluxFast(self.transformer, self.layout, self.pack, timesteps)
+        return FluxFast(self.transformer, self.layout, self.pack, timesteps, self.kernels)
 
     def run(self, one_pass: Pass, row: int, inputs: dict[str, Any]) -> torch.Tensor:
         """One row of a pass; a LoRA's scale is in force meanwhile, as in the model's own forward."""

@@ -12,19 +12,21 @@ The same mathematics as `flux_reference`, arranged for speed:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from diffusers.models.activations import GELU
-from diffusers.models.embeddings import apply_rotary_emb
 from diffusers.models.transformers.transformer_flux import FluxAttnProcessor
 
 from ecad.execution import ExecutionError
 from ecad.execution.plan import Compute
+from ecad.models.flux_kernels import Queries, Vectors, modulate
 from ecad.models.flux_reference import HALF_LIMIT, check_inputs, ids_2d
-from ecad.models.packing import Packer, Projection, function_of
+from ecad.models.kernels import Kernels
+from ecad.models.packing import Packer, Projection, function_of, norm_of
 from ecad.schedule import Layout
 
 # Modulations of a chunk of rows take this much memory at most, if a chunk of one row does not take more.
@@ -35,14 +37,12 @@ SHIFT_MSA, SCALE_MSA, GATE_MSA, SHIFT_MLP, SCALE_MLP, GATE_MLP = range(6)
 
 @dataclass(frozen=True)
 class Stream:
-    """The products of one stream (image or text) of a two-stream block, or of a single block's attention."""
+    """The products of one stream (image or text) of a two-stream block."""
 
-    qkv: Projection
-    norm_q: torch.nn.Module
-    norm_k: torch.nn.Module
-    out: Projection | None = None
-    up: Projection | None = None
-    down: Projection | None = None
+    queries: Queries
+    out: Projection
+    up: Projection
+    down: Projection
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Weights:
     """Products of all blocks: per two-stream block its image and its text stream; per single block three."""
 
     full: list[tuple[Stream, Stream]]
-    single: list[tuple[Stream, Projection, Projection]]
+    single: list[tuple[Queries, Projection, Projection]]
 
 
 def flux_weights(transformer: torch.nn.Module, pack: Packer) -> Weights:
@@ -65,17 +65,21 @@ def flux_weights(transformer: torch.nn.Module, pack: Packer) -> Weights:
             if type(net[0]) is not GELU or net[0].approximate != "tanh":
                 raise _unsupported(f"block {i}", f"its feed-forward is a {type(net[0]).__name__}")
         image = Stream(
-            pack((i, "image"), [attention.to_q, attention.to_k, attention.to_v]),
-            attention.norm_q,
-            attention.norm_k,
+            Queries(
+                pack((i, "image"), [attention.to_q, attention.to_k, attention.to_v]),
+                norm_of(attention.norm_q),
+                norm_of(attention.norm_k),
+            ),
             function_of(attention.to_out[0]),
             function_of(block.ff.net[0].proj),
             function_of(block.ff.net[2]),
         )
         text = Stream(
-            pack((i, "text"), [attention.add_q_proj, attention.add_k_proj, attention.add_v_proj]),
-            attention.norm_added_q,
-            attention.norm_added_k,
+            Queries(
+                pack((i, "text"), [attention.add_q_proj, attention.add_k_proj, attention.add_v_proj]),
+                norm_of(attention.norm_added_q),
+                norm_of(attention.norm_added_k),
+            ),
             function_of(attention.to_add_out),
             function_of(block.ff_context.net[0].proj),
             function_of(block.ff_context.net[2]),
@@ -85,10 +89,10 @@ def flux_weights(transformer: torch.nn.Module, pack: Packer) -> Weights:
         attention = _checked(block.attn, f"single block {i}")
         if getattr(block.act_mlp, "approximate", None) != "tanh":
             raise _unsupported(f"single block {i}", f"its activation is a {type(block.act_mlp).__name__}")
-        joint = Stream(
+        joint = Queries(
             pack((i, "single"), [attention.to_q, attention.to_k, attention.to_v]),
-            attention.norm_q,
-            attention.norm_k,
+            norm_of(attention.norm_q),
+            norm_of(attention.norm_k),
         )
         single.append((joint, function_of(block.proj_mlp), function_of(block.proj_out)))
     return Weights(full, single)
@@ -105,6 +109,15 @@ def _unsupported(place: str, what: str) -> ExecutionError:
     return ExecutionError(f'the fast mode cannot run this transformer: {place}: {what}; use mode="reference"')
 
 
+class Addition(NamedTuple):
+    """stream += gate * value. stream: "image", "text" or "joint"; clipped: in float16 to the finite numbers."""
+
+    stream: str
+    gate: torch.Tensor
+    value: torch.Tensor
+    clipped: bool
+
+
 class FluxFast:
     """The `Components` of one pass of one kind of call in the fast mode.
 
@@ -112,9 +125,16 @@ class FluxFast:
     """
 
     def __init__(
-        self, transformer: torch.nn.Module, layout: Layout, pack: Packer, timesteps: torch.Tensor
+        self,
+        transformer: torch.nn.Module,
+        layout: Layout,
+        pack: Packer,
+        timesteps: torch.Tensor,
+        kernels: Kernels,
     ) -> None:
         self.transformer = transformer
+        self.kernels = kernels
+        self.heads = transformer.config.num_attention_heads
         self.layout = layout
         self.weights = flux_weights(transformer, pack)
         self.timesteps = timesteps  # [R], 0 ... 1000
@@ -198,9 +218,8 @@ class FluxFast:
         """One modulation of this row, [B, 1, D]."""
         return table[self.at, :, which]
 
-    def _modulated(self, stream: torch.Tensor, table: torch.Tensor, scale: int, shift: int) -> torch.Tensor:
-        """norm(stream) * (1 + scale) + shift, [B, tokens, D]."""
-        return modulated(stream, self._vector(table, scale), self._vector(table, shift))
+    def _vectors(self, table: torch.Tensor, scale: int, shift: int) -> Vectors:
+        return self._vector(table, scale), self._vector(table, shift)
 
     def compute(self, step: Compute, values: dict[int, torch.Tensor]) -> dict[int, torch.Tensor]:
         number, kind = divmod(step.index, 3)
@@ -210,59 +229,29 @@ class FluxFast:
         image_table, text_table = self.full_tables[number]
         own = self.layout.values_of[step.index]
         if kind == 0:
-            normed = (
-                self._modulated(self.image, image_table, SCALE_MSA, SHIFT_MSA),
-                self._modulated(self.text, text_table, SCALE_MSA, SHIFT_MSA),
+            yielded = self.kernels.full_attention(
+                self.image,
+                self.text,
+                self._vectors(image_table, SCALE_MSA, SHIFT_MSA),
+                self._vectors(text_table, SCALE_MSA, SHIFT_MSA),
+                image.queries,
+                text.queries,
+                image.out,
+                text.out if own[1] in step.wanted else None,
+                self.rotary,
+                self.heads,
             )
-            mixed = self._full_attention(image, text, *normed, with_text=own[1] in step.wanted)
-            result = {own[0]: image.out(mixed[:, -self.image.shape[1] :])}
-            if own[1] in step.wanted:
-                result[own[1]] = text.out(mixed[:, : self.tokens])
+            result = {v: value for v, value in zip(own, yielded, strict=True) if value is not None}
         else:
             weights, stream, table = (
                 (image, self.image, image_table) if kind == 1 else (text, self.text, text_table)
             )
-            normed = self._modulated(stream, table, SCALE_MLP, SHIFT_MLP)
-            result = {own[0]: weights.down(F.gelu(weights.up(normed), approximate="tanh"))}
+            vectors = self._vectors(table, SCALE_MLP, SHIFT_MLP)
+            ff = self.kernels.feed_forward if kind == 1 else self.kernels.feed_forward_text
+            result = {own[0]: ff(stream, *vectors, weights.up, weights.down)}
         for v, value in result.items():
-            self._add(v, value)
+            self._add(self._addition(v, value))
         return result
-
-    def _full_attention(
-        self,
-        image: Stream,
-        text: Stream,
-        normed_image: torch.Tensor,
-        normed_text: torch.Tensor,
-        with_text: bool,
-    ) -> torch.Tensor:
-        """Attention over text and image tokens, [B, T + N or N, D]: the text's queries only if they are
-        wanted.
-        """
-        query, key, value = self._queries(image, normed_image)
-        text_query, text_key, text_value = self._queries(text, normed_text)
-        if with_text:
-            query = torch.cat([text_query, query], dim=1)
-        return self._attend(query, torch.cat([text_key, key], dim=1), torch.cat([text_value, value], dim=1))
-
-    def _queries(
-        self, stream: Stream, normed: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Query, key, value, each [B, tokens, heads, d]; query and key normed."""
-        heads = self.transformer.config.num_attention_heads
-        query, key, value = stream.qkv(normed).unflatten(-1, (3, heads, -1)).unbind(2)
-        return stream.norm_q(query), stream.norm_k(key), value
-
-    def _attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        """Rotary attention of the last tokens' queries over all tokens, heads merged."""
-        cos, sin = self.rotary
-        last = query.shape[1]
-        query = apply_rotary_emb(query, (cos[-last:], sin[-last:]), sequence_dim=1)
-        key = apply_rotary_emb(key, self.rotary, sequence_dim=1)
-        mixed = F.scaled_dot_product_attention(
-            query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
-        )
-        return mixed.transpose(1, 2).flatten(2)
 
     def _single(
         self, number: int, kind: int, step: Compute, values: dict[int, torch.Tensor]
@@ -274,17 +263,20 @@ class FluxFast:
             parts = [
                 self._gathered(values, self.layout.values_of[step.index - offset], both) for offset in (2, 1)
             ]
-            result = out(torch.cat([parts[0], F.gelu(parts[1], approximate="tanh")], dim=2))
+            result = self.kernels.single_out(*parts, out)
             gate = self._vector(self.single_tables[number], 2)
             (self.joint if both else self.image).addcmul_(gate, result)
             self._clip(self.joint)
         else:
             if self.normed is None or self.normed[0] != number:
-                self.normed = number, self._modulated(self.joint, self.single_tables[number], 1, 0)
+                self.normed = (
+                    number,
+                    self.kernels.modulate(self.joint, *self._vectors(self.single_tables[number], 1, 0)),
+                )
             normed = self.normed[1]
             if kind == 0:
-                query, key, value = self._queries(joint, normed)
-                result = self._attend(query if both else query[:, self.tokens :], key, value)
+                first = 0 if both else self.tokens
+                result = self.kernels.single_attention(normed, joint, self.rotary, self.heads, first)
             else:
                 result = mlp(normed if both else normed[:, self.tokens :])
         if not both:
@@ -302,45 +294,57 @@ class FluxFast:
         whole = rejoined(text, image)
         return torch.cat([text, image], dim=1) if whole is None else whole
 
-    def _add(self, v: int, value: torch.Tensor) -> None:
-        """Add a value to its stream with the gate of this row."""
+    def _addition(self, v: int, value: torch.Tensor) -> Addition:
+        """What adding a value to its stream with the gate of this row takes."""
         about = self.layout.values[v]
         number, kind = divmod(about.component, 3)
-        image = about.adds_to == "image"
-        stream = self.image if image else self.text
         if number >= self.full:
-            stream.addcmul_(self._vector(self.single_tables[number - self.full], 2), value)
+            gate = self._vector(self.single_tables[number - self.full], 2)
+            return Addition(about.adds_to, gate, value, clipped=True)
+        table = self.full_tables[number][0 if about.adds_to == "image" else 1]
+        gate = self._vector(table, GATE_MSA if kind == 0 else GATE_MLP)
+        return Addition(about.adds_to, gate, value, clipped=kind == 2)
+
+    def _add(self, addition: Addition) -> None:
+        stream = getattr(self, addition.stream)
+        stream.addcmul_(addition.gate, addition.value)
+        if addition.clipped:
             self._clip(stream)
-        else:
-            table = self.full_tables[number][0 if image else 1]
-            stream.addcmul_(self._vector(table, GATE_MSA if kind == 0 else GATE_MLP), value)
-            if kind == 2:
-                self._clip(stream)
 
     def _clip(self, stream: torch.Tensor) -> None:
         if self.half:
             stream.clamp_(-HALF_LIMIT, HALF_LIMIT)
 
-    def combine(self, values: list[tuple[int, torch.Tensor]], segments: list) -> None:
+    def _additions(self, values: list[tuple[int, torch.Tensor]]) -> Iterator[Addition]:
+        """A stretch's additions; halves that still lie together count as one."""
         at = 0
         while at < len(values):
             v, value = values[at]
             about = self.layout.values[v]
             number = about.component // 3 - self.full
-            if (
-                number >= 0
-                and at + 1 < len(values)
-                and values[at + 1][0] == v + 1
-                and about.adds_to == "image"
-            ):
-                whole = rejoined(values[at + 1][1], value)
+            together = number >= 0 and about.adds_to == "image" and values[at + 1 : at + 2]
+            if together and together[0][0] == v + 1:
+                whole = rejoined(together[0][1], value)
                 if whole is not None:
-                    self.joint.addcmul_(self._vector(self.single_tables[number], 2), whole)
-                    self._clip(self.joint)
+                    gate = self._vector(self.single_tables[number], 2)
+                    yield Addition("joint", gate, whole, clipped=True)
                     at += 2
                     continue
-            self._add(v, value)
+            yield self._addition(v, value)
             at += 1
+
+    def combine(self, values: list[tuple[int, torch.Tensor]], segments: list) -> None:
+        if not self.kernels.compiled or self.half:  # float16 is clipped after each addition
+            for addition in self._additions(values):
+                self._add(addition)
+            return
+        groups: dict[tuple, list[Addition]] = {}  # alike in memory, so that they share a compiled graph
+        for one in self._additions(values):
+            alike = one.stream, one.gate.stride(), one.value.stride()
+            groups.setdefault(alike, []).append(one)
+        for alike, group in groups.items():
+            gates, added = [one.gate for one in group], [one.value for one in group]
+            self.kernels.add_all(str(alike), getattr(self, alike[0]), gates, added)
 
     def open_segment(self, segment: Any) -> None:
         raise AssertionError("FLUX's gates are each block's own: values are kept, never sums")
@@ -349,7 +353,7 @@ class FluxFast:
 
     def finish(self) -> torch.Tensor:
         """The model's output [B, N, channels]."""
-        return self.transformer.proj_out(self._modulated(self.image, self.final, 0, 1))
+        return self.transformer.proj_out(modulate(self.image, *self._vectors(self.final, 0, 1)))
 
 
 def rejoined(text: torch.Tensor, image: torch.Tensor) -> torch.Tensor | None:
@@ -365,15 +369,3 @@ def rejoined(text: torch.Tensor, image: torch.Tensor) -> torch.Tensor | None:
     if not joined:
         return None
     return text.as_strided((batch, tokens + image.shape[1], dim), text.stride(), text.storage_offset())
-
-
-def modulated(
-    stream: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor, eps: float = 1e-6
-) -> torch.Tensor:
-    """Layer norm, times `scale`, plus `shift`. stream [B, tokens, D]; scale (1 included) and shift [B, 1,
-    D].
-    """
-    dim = stream.shape[-1]
-    if len(stream) == 1:
-        return F.layer_norm(stream, (dim,), scale[0, 0], shift[0, 0], eps)
-    return torch.addcmul(shift, F.layer_norm(stream, (dim,), eps=eps), scale)

@@ -33,6 +33,7 @@ def load_image_generator(
     dtype: str | torch.dtype | None = None,
     threads: int | None = None,
     mode: str = "fast",
+    compile: bool | str = False,
     settings: ModelSettings | None = None,
     rows: int | None = None,
     height: int | None = None,
@@ -49,6 +50,9 @@ def load_image_generator(
         dtype: of its weights; None takes float32 on a CPU and the model's own on a GPU.
         threads: CPU threads that its passes use; None leaves torch's setting.
         mode: how passes execute: "fast", or "reference" (the model's own modules one by one).
+        compile: let torch compile the fast mode's components, once for all blocks; a text names its backend. Off,
+            because on a CPU it gains nothing and on a GPU it is not measured yet. The first passes compile (a
+            minute or so), and so does the first of another size.
         settings: how the model is run, in place of its own settings.
         rows, height, width, guidance_scale, text_encoder: these alone in place of the model's own (see
             `ModelSettings`). Sizes are pixels.
@@ -95,6 +99,7 @@ def load_image_generator(
         dtype=dtype,
         threads=threads,
         mode=mode,
+        compile=compile,
         transformer_folder=transformer_folder,
     )
     if guidance_scale is not None and not generator.takes_guidance:

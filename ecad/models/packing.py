@@ -9,7 +9,7 @@ that was replaced or moved is seen by its address, and packed anew.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from functools import partial
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,16 +19,42 @@ from ecad.execution import ExecutionError
 Projection = Callable[[torch.Tensor], torch.Tensor]
 
 
+class Linear(NamedTuple):
+    """A plain linear layer: x [..., in] -> [..., out]."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+
+class Norm(NamedTuple):
+    """A plain RMS norm over the last axis."""
+
+    weight: torch.Tensor | None
+    eps: float | None
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return F.rms_norm(x, x.shape[-1:], self.weight, self.eps)
+
+
+def norm_of(module: torch.nn.Module) -> Projection:
+    """A module's RMS norm; the module itself where it is more than that."""
+    plain = type(module) is torch.nn.RMSNorm and len(module.normalized_shape) == 1 and not _altered(module)
+    return Norm(module.weight, module.eps) if plain else module
+
+
 def is_plain(module: torch.nn.Module) -> bool:
     """Whether calling a module is exactly `F.linear`: no subclass (LoRA, quantised), no hook, no forward
     of its own.
     """
-    return (
-        type(module) is torch.nn.Linear
-        and not module._forward_hooks
-        and not module._forward_pre_hooks
-        and "forward" not in module.__dict__
-    )
+    return type(module) is torch.nn.Linear and not _altered(module)
+
+
+def _altered(module: torch.nn.Module) -> bool:
+    """Whether calling a module does more than its class's forward: a hook, or a forward of its own."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__)
 
 
 def function_of(module: torch.nn.Module) -> Projection:
@@ -41,7 +67,7 @@ def function_of(module: torch.nn.Module) -> Projection:
         raise ExecutionError(
             "the model's weights are not loaded (sequential offloading); use enable_model_cpu_offload instead"
         )
-    return partial(F.linear, weight=module.weight, bias=module.bias)
+    return Linear(module.weight, module.bias)
 
 
 class Packer:
@@ -58,7 +84,7 @@ class Packer:
         if not all(is_plain(module) for module in modules) or len({m.bias is None for m in modules}) > 1:
             return lambda x: torch.cat([module(x) for module in modules], dim=-1)
         functions = [function_of(module) for module in modules]
-        kinds = ["weight"] if functions[0].keywords["bias"] is None else ["weight", "bias"]
+        kinds = ["weight"] if functions[0].bias is None else ["weight", "bias"]
         packed = self._packed.get(key)
         if packed is None or not all(
             _is_view(packed[i], [getattr(module, kind) for module in modules]) for i, kind in enumerate(kinds)
@@ -66,7 +92,7 @@ class Packer:
             packed = self._packed[key] = [
                 _pack([getattr(module, kind) for module in modules]) for kind in kinds
             ]
-        return partial(F.linear, weight=packed[0], bias=packed[1] if len(packed) > 1 else None)
+        return Linear(packed[0], packed[1] if len(packed) > 1 else None)
 
     def release(self) -> None:
         """Hold no weights any more, so that offloading can free the device; the next use packs anew."""

@@ -10,8 +10,10 @@ import torch
 from ecad.execution import ExecutionError, Pass, Plan, lower
 from ecad.execution.passes import Components
 from ecad.execution.times import set_times
+from ecad.models.kernels import Kernels
 from ecad.models.packing import Packer
 from ecad.models.pixart_fast import GATES, PixArtFast, block_weights
+from ecad.models.pixart_kernels import cross_attention, feed_forward, self_attention
 from ecad.models.pixart_reference import PixArtReference
 from ecad.schedule import Schedule
 from ecad.schedule.layouts.pixart import pixart_layout
@@ -20,7 +22,7 @@ from ecad.schedule.layouts.pixart import pixart_layout
 class PixArtModel:
     """A `PixArtTransformer2DModel` that executes schedules (the protocol `ecad.execution.families.Model`)."""
 
-    def __init__(self, transformer: torch.nn.Module, mode: str) -> None:
+    def __init__(self, transformer: torch.nn.Module, mode: str, compile: bool | str = False) -> None:
         block = transformer.transformer_blocks[0]
         if block.norm_type != "ada_norm_single" or block.attn2 is None or block.only_cross_attention:
             raise ExecutionError(
@@ -30,6 +32,7 @@ class PixArtModel:
         self.mode = mode
         self.layout = pixart_layout(len(transformer.transformer_blocks))
         self.pack = Packer()
+        self.kernels = Kernels(self_attention, cross_attention, feed_forward, compile=compile)
         if mode == "fast":
             block_weights(
                 transformer, self.pack
@@ -48,7 +51,7 @@ class PixArtModel:
         """The components of one new pass."""
         if self.mode == "reference":
             return PixArtReference(self.transformer)
-        return PixArtFast(self.transformer, self.pack, timesteps)
+        return PixArtFast(self.transformer, self.pack, timesteps, self.kernels)
 
     def run(self, one_pass: Pass, row: int, inputs: dict[str, Any]) -> torch.Tensor:
         """One row of a pass.

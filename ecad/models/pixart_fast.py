@@ -24,6 +24,7 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 
 from ecad.execution import ExecutionError
 from ecad.execution.plan import Compute, Segment
+from ecad.models.kernels import Kernels
 from ecad.models.packing import Packer, Projection, function_of
 from ecad.models.pixart_reference import (
     GATE_MLP,
@@ -110,8 +111,11 @@ def _check_attention(attention: torch.nn.Module, block: int) -> None:
 class PixArtFast:
     """The `Components` of one pass in the fast mode. Stream: `hidden` [B, N, D], changed in place."""
 
-    def __init__(self, transformer: torch.nn.Module, pack: Packer, timesteps: torch.Tensor) -> None:
+    def __init__(
+        self, transformer: torch.nn.Module, pack: Packer, timesteps: torch.Tensor, kernels: Kernels
+    ) -> None:
         self.transformer = transformer
+        self.kernels = kernels
         self.weights = block_weights(transformer, pack)
         self.heads = transformer.config.num_attention_heads
         self.timesteps = timesteps
@@ -233,32 +237,37 @@ class PixArtFast:
     def compute(self, step: Compute, values: dict[int, torch.Tensor]) -> dict[int, torch.Tensor]:
         number, kind = divmod(step.index, len(NAMES))
         weights, vectors, hidden = self.weights[number], self.vectors, self.hidden
-        batch, tokens, dim = hidden.shape
         at = 6 * number
         gate = None
         if kind == 0:
-            normed = F.layer_norm(
-                hidden, (dim,), vectors[at + SCALE_MSA], vectors[at + SHIFT_MSA], weights.eps
+            output = self.kernels.self_attention(
+                hidden,
+                vectors[at + SCALE_MSA],
+                vectors[at + SHIFT_MSA],
+                weights.qkv,
+                weights.out,
+                self.heads,
+                weights.eps,
             )
-            qkv = weights.qkv(normed)
-            query, key, value = (
-                qkv.view(batch, tokens, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
-            )
-            mixed = F.scaled_dot_product_attention(query, key, value)
-            output = weights.out(mixed.transpose(1, 2).flatten(2))
             gate = vectors[at + GATE_MSA]
         elif kind == 1:
-            query = weights.q_text(hidden)
-            query = query.view(batch, tokens, self.heads, dim // self.heads).transpose(1, 2)
-            key, value = self.text_keys_values[number]
-            mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=self.text_bias)
-            output = weights.out_text(mixed.transpose(1, 2).flatten(2))
-        else:
-            normed = F.layer_norm(
-                hidden, (dim,), vectors[at + SCALE_MLP], vectors[at + SHIFT_MLP], weights.eps
+            output = self.kernels.cross_attention(
+                hidden,
+                *self.text_keys_values[number],
+                self.text_bias,
+                weights.q_text,
+                weights.out_text,
+                self.heads,
             )
-            inner = F.gelu(weights.up(normed), approximate="tanh")
-            output = weights.down(inner)
+        else:
+            output = self.kernels.feed_forward(
+                hidden,
+                vectors[at + SCALE_MLP],
+                vectors[at + SHIFT_MLP],
+                weights.up,
+                weights.down,
+                weights.eps,
+            )
             gate = vectors[at + GATE_MLP]
         if self.open is None:
             _add(hidden, output, gate)
@@ -308,6 +317,9 @@ class PixArtFast:
         values: list[tuple[int, torch.Tensor]],
         segments: list[tuple[Segment, tuple[torch.Tensor, dict[str, torch.Tensor]]]],
     ) -> None:
+        if self.kernels.compiled:
+            self._combine_grouped(values, segments)
+            return
         hidden = self.hidden
         for index, value in values:
             number, kind = divmod(index, len(NAMES))
@@ -320,6 +332,23 @@ class PixArtFast:
             for name, total in sums.items():
                 gate = GATE_ROW[name]
                 hidden.addcmul_(self.gates[self.row, gate] - self.gates[segment.row, gate], total)
+
+    def _combine_grouped(self, values: list, segments: list) -> None:
+        """The same with every tensor under a gate, ones where it has none, so that groups of them are alike."""
+        ones = torch.ones_like(self.vectors[0])
+        gates = {0: GATE_MSA, 2: GATE_MLP}
+        pairs = []
+        for index, value in values:
+            number, kind = divmod(index, len(NAMES))
+            # A view each time: torch compiles anew for every pattern of arguments that are the same object.
+            gate = ones.view_as(ones) if kind == 1 else self.vectors[6 * number + gates[kind]]
+            pairs.append((gate, value))
+        for segment, (delta, sums) in segments:
+            pairs.append((ones.view_as(ones), delta))
+            for name, total in sums.items():
+                gate = GATE_ROW[name]
+                pairs.append((self.gates[self.row, gate] - self.gates[segment.row, gate], total))
+        self.kernels.add_all("hidden", self.hidden, *zip(*pairs, strict=True))
 
     def finish(self) -> torch.Tensor:
         """The model's output [B, out_channels, h, w]."""

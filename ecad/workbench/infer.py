@@ -66,6 +66,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--predict", action="store_true", help="predict the speed-up instead of measuring it")
     parser.add_argument("--mode", default="fast", help="how passes execute: fast (default) or reference")
+    parser.add_argument(
+        "--compile", action="store_true", help="let torch compile the components (once for all blocks; off)"
+    )
     parser.add_argument("--device", help="cpu, cuda, ...; a GPU if there is one")
     parser.add_argument("--dtype", help="float32, float16 or bfloat16; on a CPU float32 if not given")
     parser.add_argument("--threads", help="CPU threads; torch's own choice if not given")
@@ -93,7 +96,13 @@ def run(args: argparse.Namespace) -> int:
         )  # what is wrong with the files is said before a model loads
         settings["text_encoder"] = "none"
     generator = load_image_generator(
-        args.model, device=args.device, dtype=args.dtype, threads=threads, mode=args.mode, **settings
+        args.model,
+        device=args.device,
+        dtype=args.dtype,
+        threads=threads,
+        mode=args.mode,
+        compile=args.compile,
+        **settings,
     )
     embeddings = None
     if args.input_embeddings is not None:
@@ -146,6 +155,8 @@ def infer(
     # Both paths run once before anything is timed: the first pass of a process allocates and loads kernels.
     short = heuristics.fora(generator.layout, 2, 2)
     generator.denoise_timed(*first, short)
+    if getattr(generator, "compile", False):  # every graph that the timed passes need
+        generator.denoise_timed(*first, schedule)
     baseline = None if predict or schedule is None else generator.denoise_timed(*first)[1]
 
     files, seconds, done = [], [], 0
