@@ -26,7 +26,8 @@ __all__ = [
 def load_image_generator(name_or_path: Any, **options: Any) -> Any:
     """Load a model by its name ("storybook", "pixart-alpha", ...) or from a local diffusers folder.
 
-    Options: `device`, `dtype`, `threads`, `mode` ("fast", the default, or "reference"), `settings`; see
+    Options: `device`, `dtype`, `threads`, `mode` ("fast", the default, or "reference"), `compile`, `settings` or
+    single ones of them (`rows`, `height`, `width`, `guidance_scale`, `text_encoder`); see
     `ecad.models.load.load_image_generator`, which this calls so that importing the package loads no torch.
     """
     from ecad.models.load import load_image_generator as load

@@ -73,6 +73,7 @@ def test_several_prompts_and_seeds_make_the_images_that_each_alone_makes(infer, 
         (["--prompt", "a tree", "-n", "0"], "--num-images-per-prompt must be 1 to"),
         (["--prompt-file", "no-such-file.txt"], "cannot be read"),
         (["--prompt", "a tree", "--mode", "quick"], "reference, fast"),
+        (["--prompt", "a tree", "--mode", "reference", "--compile"], "only the fast mode is compiled"),
     ],
 )
 def test_wrong_input_is_one_sentence_and_code_2(infer, arguments, sentence):
