@@ -8,6 +8,9 @@ adds its output too: so a component less never makes a prediction longer where v
 
 A calibration is for one model at one size, device, dtype, number of threads, mode and batch. Its file says all
 of it, with its own error on schedules that were left out of the fit.
+
+On Storybook (one thread of a Xeon that other work shared, CPU time, the 14 schedules that are shipped, three checks at
+batch 1 and 6) it was off by 1 to 3 % in the median and by 8 % at worst; MACs taken for speed-ups by 4 to 8 % and 22 %.
 """
 
 from __future__ import annotations
