@@ -111,7 +111,8 @@ def find(
     hint = f"`python -m ecad latency --calibrate -m {given}` makes one, with the same options"
     if not held:
         raise ExecutionError(f"there is no latency calibration of {model} in {data}; {hint}")
-    asked = {"batch": batch, "threads": threads, "dtype": args.dtype, "mode": args.mode}
+    mode = f"{args.mode or 'fast'}, compiled" if args.compile else args.mode  # as a fingerprint says it
+    asked = {"batch": batch, "threads": threads, "dtype": args.dtype, "mode": mode}
     reasons, fitting = [], []
     for path, one in held:
         wanted = {**asked, "device": _device(args.device, one)}

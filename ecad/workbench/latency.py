@@ -72,6 +72,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", help="CPU threads; torch's own choice if not given")
     parser.add_argument("--mode", help="how passes execute: fast (if not given) or reference")
     parser.add_argument(
+        "--compile", action="store_true", help="let torch compile the components (once for all blocks; off)"
+    )
+    parser.add_argument(
         "--data-dir", type=Path, help="where calibrations lie; else ECAD_DATA_DIR or the user's folder"
     )
     parser.add_argument("--json", action="store_true", help="print one object and write no schedule file")
@@ -134,6 +137,7 @@ def load_model(args: argparse.Namespace, threads: int | None) -> ImageGenerator:
         dtype=args.dtype,
         threads=threads,
         mode=args.mode or "fast",
+        compile=args.compile,
         text_encoder=None if args.embedding_dir is None else "none",
     )
 

@@ -152,6 +152,7 @@ def test_without_a_calibration_that_holds_here_there_is_one_sentence_and_no_gues
         (["-s", path, "--batch-size", 7], "made for batch 1, not batch 7"),
         (["-s", path, "--device", "cuda"], "made for the device cpu, not the device"),
         (["-s", path, "--mode", "reference"], "made for the mode fast, not the mode reference"),
+        (["-s", path, "--compile"], "made for the mode fast, not the mode fast, compiled"),
         (["-s", tmp_path / "other.json"], "PixArt with 4 blocks"),
         ([], "no schedule"),
     ]:
