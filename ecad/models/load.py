@@ -12,6 +12,7 @@ import torch
 
 from ecad.execution import ExecutionError
 from ecad.execution.families import check_mode
+from ecad.execution.heap import keep_freed_memory
 from ecad.models.flux_generator import FluxGenerator
 from ecad.models.pixart_generator import PixArtGenerator
 from ecad.models.settings import ALIASES, SETTINGS, ModelSettings, known_names
@@ -41,7 +42,7 @@ def load_image_generator(
     guidance_scale: float | None = None,
     text_encoder: str | None = None,
 ) -> Any:
-    """Load a model.
+    """Load a model. On a CPU the process keeps up to 1 GiB of freed memory from then on (`ecad.execution.heap`).
 
     Args:
         name_or_path: a name of `ecad.models.known_names()`, or the folder of a pipeline saved by
@@ -92,6 +93,8 @@ def load_image_generator(
     dtype = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     if dtype not in (torch.float32, torch.float16, torch.bfloat16):
         raise ExecutionError(f"`dtype` is float32, float16 or bfloat16, not {asked!r}")
+    if device.type == "cpu":
+        keep_freed_memory()
     generator = kind(
         folder,
         settings=settings,
