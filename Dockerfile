@@ -3,7 +3,7 @@ FROM python:3.11-slim
 
 RUN useradd --create-home --uid 1000 user
 USER user
-# Huge pages for the heap: a tenth less time for a pass on a CPU.
+# Huge pages for the heap: up to a tenth less time for a pass on a CPU.
 ENV PATH=/home/user/.local/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     GRADIO_ANALYTICS_ENABLED=False \
