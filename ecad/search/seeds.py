@@ -22,7 +22,7 @@ def seed_schedules(
     """
     if settings.preset == "paper":
         library = heuristics.library(layout, rows, grid)
-        tiers = [[schedule for schedule in library if schedule.timesteps is None and schedule.rows == rows]]
+        tiers = [[schedule for schedule in library if schedule.times is None and schedule.rows == rows]]
     else:
         shorter = range(2, rows)
         intervals = [n for n in (2, 3, 4, 5, 7, 10) if n < rows]
