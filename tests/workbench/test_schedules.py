@@ -8,7 +8,9 @@ import pytest
 
 from ecad.__main__ import main
 from ecad.schedule import Schedule, layout
+from ecad.schedule.costs import cost_table
 from ecad.schedule.layouts import default_rows
+from ecad.search import RunStore
 from ecad.workbench.schedules import SHIPPED, for_model
 
 SHIPPED_FOLDER = Path(__file__).parents[2] / "schedules"
@@ -71,6 +73,18 @@ def test_the_shipped_schedules_are_those_of_the_rules(model):
             f"{path} is not what the command writes"
         )
         assert Schedule.load(path, layout(model)).rows <= default_rows(model)
+
+
+def test_the_found_schedules_are_those_of_the_shipped_run():
+    run = SHIPPED_FOLDER.parent / "assets" / "storybook" / "run.sqlite"
+    with RunStore.open(run) as store:
+        known = {one.key: one for one in store.evaluations()}
+    table = cost_table("storybook")
+    for level in (2, 3, 4, 5):
+        schedule = Schedule.load(SHIPPED_FOLDER / "storybook-found" / f"found-{level}x.json")
+        found = known[schedule.key]
+        assert found.origin == "search" and found.macs == table.macs(schedule).total
+        assert level <= found.speed < level + 0.5
 
 
 def test_what_is_shipped_stays_small():
