@@ -5,7 +5,8 @@
 writes `results/images/*.png`, each with its prompt, seed, model and schedule in the PNG's own text, and
 prints the time of the denoising loop, the MACs and the speed-up. The speed-up is measured in the same
 process against the uncached model with the same prompts, after a warm-up; with `--predict` the uncached run
-is left out and the speed-up is predicted from the MACs.
+is left out and the speed-up is predicted, from the calibration that `python -m ecad latency --calibrate` keeps
+for this model, device and batch, else from the MACs.
 
 Size and guidance are the model's own, or those in the schedule's file if it was made for this very model, or what
 the options say. With `--input-embeddings` the prompts come encoded, in files of ours or the original's, and the
@@ -192,9 +193,24 @@ def infer(
     }
     if schedule is not None:
         measured = baseline is not None
-        report["speed_up"] = baseline / seconds[0] if measured else macs_uncached / macs
-        report["speed_up_is"] = "measured" if measured else "predicted"
+        if measured:
+            report["speed_up"], report["speed_up_is"] = baseline / seconds[0], "measured"
+        else:
+            report["speed_up_is"] = "predicted"
+            report["speed_up"], report["predicted_from"] = _predicted(generator, schedule, len(parts[0]))
     return report
+
+
+def _predicted(generator: ImageGenerator, schedule: Schedule, batch: int) -> tuple[float, str]:
+    """How much faster than uncached the schedule should be, and from what that is known."""
+    from ecad.models.calibrating import stored_calibration
+    from ecad.search.folders import data_folder
+
+    calibration = stored_calibration(generator, batch, data_folder())
+    if calibration is not None:
+        return 1 / calibration.share(schedule), "this device's calibration"
+    table = generator.cost_table("full")
+    return table.uncached(generator.rows).total / table.macs(schedule).total, "the MACs"
 
 
 def _sentences(report: dict[str, Any]) -> str:
@@ -220,7 +236,7 @@ def _sentences(report: dict[str, Any]) -> str:
         against = (
             "measured against uncached, warm-up apart"
             if report["speed_up_is"] == "measured"
-            else "predicted from the MACs, not measured"
+            else f"predicted from {report['predicted_from']}, not measured"
         )
         lines.append(f"speed-up: {report['speed_up']:.2f} x ({against})")
     return "\n".join(lines)

@@ -52,6 +52,24 @@ def test_figures_as_json_and_a_predicted_speed_up_is_called_so(infer, tmp_path):
     assert report["seconds"] > 0 and len(report["images"]) == 1
 
 
+def test_a_kept_calibration_is_what_a_prediction_comes_from(infer, tiny_pixart_path, tmp_path, monkeypatch):
+    from ecad.models import load_image_generator
+    from ecad.models.calibrating import calibrate, store_calibration
+
+    monkeypatch.setenv("ECAD_DATA_DIR", str(tmp_path / "data"))
+    heuristics.fora(pixart_layout(4), 4, 4).save(tmp_path / "fora-4.json")
+    options = "-p", "a tree", "-s", tmp_path / "fora-4.json", "--predict", "--json", "--threads", "1"
+    report = json.loads(infer(*options)[1])
+    assert report["predicted_from"] == "the MACs"
+    generator = load_image_generator(tiny_pixart_path, device="cpu", threads=1)
+    found = calibrate(generator, batch=1, time_pass=lambda schedule: 1 + float(schedule.bits.sum()))
+    store_calibration(found, tmp_path / "data")
+    report = json.loads(infer(*options)[1])
+    assert report["predicted_from"] == "this device's calibration"
+    schedule = heuristics.fora(pixart_layout(4), 4, 4)
+    assert report["speed_up"] == pytest.approx(1 / found.share(schedule))
+
+
 def test_several_prompts_and_seeds_make_the_images_that_each_alone_makes(infer, tmp_path):
     (tmp_path / "prompts.txt").write_text("a red house\n\na blue car\n")
     code, out, _ = infer("-f", tmp_path / "prompts.txt", "-n", 2, "--seed", 5, "--batch-size", 3, "--json")
