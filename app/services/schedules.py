@@ -111,7 +111,7 @@ class Schedules:
         bits = np.array([[cell == "1" for cell in row] for row in rows])
         times = {}
         if value.get("own") and isinstance(value.get("times"), list):
-            times = {"sigmas" if self.layout.family == "flux" else "timesteps": value["times"]}
+            times = {self.layout.times_name: value["times"]}
         gate = value.get("gate")
         return Schedule(
             self.layout,

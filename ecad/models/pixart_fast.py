@@ -219,8 +219,8 @@ class PixArtFast:
                 # The attention kernels want aligned rows of the mask: 8 on a GPU; on a CPU 16 keys take a
                 # quarter of the time of 14.
                 aligned = 8 if text.is_cuda else 16
-                missing = max(0, -(-length // aligned) * aligned - mask.shape[1])
                 length = -(-length // aligned) * aligned
+                missing = max(0, length - mask.shape[1])
                 text = F.pad(text[:, :length], (0, 0, 0, missing))
                 mask = F.pad(mask[:, :length], (0, missing))
                 if bool(mask.bool().all()):

@@ -153,7 +153,7 @@ def fewer_steps(
     name = f"steps-{rows}" + ("-late" if spacing == "late" else "") + (f"-fora-{every}" if every > 1 else "")
     times: dict[str, Any] = {}
     if rows < len(grid):  # with every time of the grid it stands on the sampler's own
-        times["sigmas" if layout.family == "flux" else "timesteps"] = [grid[index] for index in indices]
+        times[layout.times_name] = [grid[index] for index in indices]
     attributes = {"rule": "fewer-steps", "spacing": spacing, "every": every, "of_steps": len(grid)}
     return Schedule(layout, bits, name=name, attributes=attributes, **times)
 

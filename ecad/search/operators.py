@@ -178,8 +178,8 @@ class NotWorthwhile(SameKey):
 
     def _do(self, pop, other, is_duplicate):
         is_duplicate = super()._do(pop, other, is_duplicate)
+        low, high = self._range
         for i, one in enumerate(pop):
             if not is_duplicate[i]:
-                low, high = self._range
                 is_duplicate[i] = self._key(one.X) in self._tried or not low <= self._cost(one.X) <= high
         return is_duplicate

@@ -70,8 +70,8 @@ class Search:
         if settings.preset == "paper":
             self.genome = RawGenome(generator.layout, generator.rows)
         else:
-            kind = "sigmas" if generator.layout.family == "flux" else "timesteps"
-            self.genome = RowGenome(generator.layout, generator.timesteps, kind=kind)
+            layout = generator.layout
+            self.genome = RowGenome(layout, generator.timesteps, kind=layout.times_name)
         self._keys: dict[bytes, str] = {}
         self._lock = threading.Lock()
         self._go, self._halt = threading.Event(), threading.Event()

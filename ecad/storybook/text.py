@@ -16,7 +16,11 @@ BLANK = "▁"  # how the tokenizer marks the beginning of a word
 
 def make_tokenizer() -> T5Tokenizer:
     """A tokenizer that knows the words of the grammar; every other word becomes a blank and ``<unk>``."""
-    return T5Tokenizer(vocab=_pieces(), extra_ids=0, model_max_length=120)
+    return _tokenizer(_pieces())
+
+
+def _tokenizer(pieces: list[tuple[str, float]]) -> T5Tokenizer:
+    return T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=120)
 
 
 def _pieces() -> list[tuple[str, float]]:
@@ -40,7 +44,7 @@ def with_synonyms(tokenizer: T5Tokenizer, text_encoder: T5EncoderModel) -> tuple
     extra = torch.stack([rows[known[piece]] for piece in SYNONYMS.values()])
     wider.resize_token_embeddings(len(pieces), mean_resizing=False)
     wider.get_input_embeddings().weight.data[len(known) :] = extra
-    return T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=120), wider
+    return _tokenizer(pieces), wider
 
 
 def make_text_encoder(tokenizer: T5Tokenizer, width: int = 128, layers: int = 2) -> T5EncoderModel:

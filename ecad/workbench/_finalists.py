@@ -50,12 +50,12 @@ def second_round(
         batch=batch,
         generations=0,
     )
+    evaluator = make_evaluator(generator, [reward], settings)
 
     def pick(found: Sequence[Evaluation]) -> Schedule:
         finalists = best(found, count)
         if len(finalists) == 1:
             return finalists[0].schedule
-        evaluator = make_evaluator(generator, [reward], settings)
         with open_run(path, evaluator, settings) as store:
             search = Search(evaluator, store)
             for number, one in enumerate(finalists):

@@ -68,23 +68,17 @@ def test_each_level_has_the_best_found_schedule_and_the_nearest_baselines(run):
     assert names[1.5, "steps"].startswith("steps-") and names[1.5, "steps-late"].endswith("-late")
 
 
+def compare_options(folder, prompts, count, level):
+    """The command on the run "try" at one level, without what a test asks besides."""
+    asked = ["--prompts", str(prompts), "--count", count, "--levels", level, "--batch-size", "2"]
+    return ["compare", "try", *asked, "--data-dir", str(folder), "--threads", "1", "--device", "cpu"]
+
+
 def test_the_report_pairs_every_image_and_goes_on_where_it_was(run, tmp_path, capsys):
     folder, _, _ = run
     prompts = tmp_path / "unseen.txt"
     prompts.write_text("a car\na red boat\na tree\n")
-    options = [
-        "compare",
-        "try",
-        "--prompts",
-        str(prompts),
-        "--count",
-        "3",
-        "--levels",
-        "1.5",
-        "--batch-size",
-        "2",
-    ]
-    options += ["--data-dir", str(folder), "--threads", "1", "--device", "cpu"]
+    options = compare_options(folder, prompts, "3", "1.5")
     assert main([*options, "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert (report["count"], report["prompts"], report["reward"]) == (3, "unseen", "ssim")
@@ -116,19 +110,7 @@ def test_finalists_meet_again_on_other_images(run, tmp_path, capsys):
     folder, _, mine = run
     prompts = tmp_path / "many.txt"
     prompts.write_text("a car\na red boat\na tree\na blue fish\na yellow star\n")
-    options = [
-        "compare",
-        "try",
-        "--prompts",
-        str(prompts),
-        "--count",
-        "2",
-        "--levels",
-        "1.0",
-        "--batch-size",
-        "2",
-    ]
-    options += ["--data-dir", str(folder), "--threads", "1", "--device", "cpu", "--json"]
+    options = [*compare_options(folder, prompts, "2", "1.0"), "--json"]
 
     def found(*more: str) -> str:
         assert main([*options, *more]) == 0

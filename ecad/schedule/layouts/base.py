@@ -88,6 +88,11 @@ class Layout:
         """The distinct names of components, in order of first appearance."""
         return tuple(dict.fromkeys(component.name for component in self.components))
 
+    @property
+    def times_name(self) -> str:
+        """How schedules and samplers of the family call the times of rows: "timesteps" or "sigmas"."""
+        return "sigmas" if self.family == "flux" else "timesteps"
+
     @cached_property
     def by_place(self) -> dict[tuple[str, str], int]:
         """(block, name) -> column."""
