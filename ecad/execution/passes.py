@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from ecad.execution.errors import ExecutionError
+from ecad.execution.kept import KeptValues
 from ecad.execution.plan import Compute, Plan, Segment, Step
 
 
@@ -24,7 +25,7 @@ class Components(Protocol):
 
     def begin(self, row: int, **inputs: Any) -> None: ...
 
-    def compute(self, step: Compute, values: dict[int, Any]) -> dict[int, Any]: ...
+    def compute(self, step: Compute, values: KeptValues) -> dict[int, Any]: ...
 
     def combine(self, values: list[tuple[int, Any]], segments: list[tuple[Segment, Any]]) -> None: ...
 
@@ -45,7 +46,7 @@ class Pass:
         self.plan = plan
         self.components = components
         self.next_row = 0
-        self.values: dict[int, Any] = {}
+        self.values = KeptValues()
         self.segments: dict[Segment, Any] = {}
         self.segment: Segment | None = None  # the one that is being summed
 
@@ -88,6 +89,7 @@ class Pass:
     def _open(self, segment: Segment | None) -> None:
         """Close the segment that is being summed, and open this one."""
         if self.segment is not None:
+            self.values.release()  # with free rooms beside it a segment could raise the peak of memory
             self.segments[self.segment] = self.components.close_segment(self.segment)
         self.segment = segment
         if segment is not None:

@@ -19,6 +19,7 @@ from ecad.models.flux_kernels import (
     full_attention,
     modulate,
     single_attention,
+    single_mlp,
     single_out,
 )
 from ecad.models.flux_reference import FluxReference
@@ -46,6 +47,7 @@ class FluxModel:
             feed_forward,
             feed_forward_text,
             single_attention,
+            single_mlp,
             single_out,
             compile=compile,
         )

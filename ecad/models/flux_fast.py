@@ -278,7 +278,7 @@ class FluxFast:
                 first = 0 if both else self.tokens
                 result = self.kernels.single_attention(normed, joint, self.rotary, self.heads, first)
             else:
-                result = mlp(normed if both else normed[:, self.tokens :])
+                result = self.kernels.single_mlp(normed if both else normed[:, self.tokens :], mlp)
         if not both:
             return {own[0]: result}
         halves = {own[0]: result[:, self.tokens :], own[1]: result[:, : self.tokens]}

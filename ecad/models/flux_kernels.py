@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from diffusers.models.embeddings import apply_rotary_emb
 
-from ecad.models.activations import gelu_tanh
+from ecad.models.activations import gelu_of
 from ecad.models.packing import Projection
 
 Rotary = tuple[torch.Tensor, torch.Tensor]
@@ -65,7 +65,7 @@ def feed_forward(
     stream: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor, up: Projection, down: Projection
 ) -> torch.Tensor:
     """A two-stream block's feed-forward of one stream."""
-    return down(gelu_tanh(up(modulate(stream, scale, shift))))
+    return down(gelu_of(up, modulate(stream, scale, shift)))
 
 
 def feed_forward_text(
@@ -83,9 +83,14 @@ def single_attention(
     return _attend(query[:, first:], key, value, rotary)
 
 
+def single_mlp(normed: torch.Tensor, mlp: Projection) -> torch.Tensor:
+    """A single block's feed-forward up to its activation, [B, tokens, 4 D]: what `single_out` takes up."""
+    return gelu_of(mlp, normed)
+
+
 def single_out(attention: torch.Tensor, mlp: torch.Tensor, out: Projection) -> torch.Tensor:
-    """A single block's output: attention [B, tokens, D] and the feed-forward's input [B, tokens, 4 D] joined."""
-    return out(torch.cat([attention, gelu_tanh(mlp)], dim=2))
+    """A single block's output from its attention [B, tokens, D] and its feed-forward [B, tokens, 4 D]."""
+    return out(torch.cat([attention, mlp], dim=2))
 
 
 def _queries(

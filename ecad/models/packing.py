@@ -29,6 +29,17 @@ class Linear(NamedTuple):
         return F.linear(x, self.weight, self.bias)
 
 
+def write(projection: Projection, x: torch.Tensor, room: torch.Tensor | None) -> torch.Tensor:
+    """projection(x), written into `room` (contiguous) if one is given."""
+    if room is None:
+        return projection(x)
+    if type(projection) is Linear and projection.bias is not None:
+        weight, bias = projection
+        torch.addmm(bias, x.reshape(-1, x.shape[-1]), weight.t(), out=room.view(-1, room.shape[-1]))
+        return room
+    return room.copy_(projection(x))
+
+
 class Norm(NamedTuple):
     """A plain RMS norm over the last axis."""
 

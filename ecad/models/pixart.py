@@ -13,7 +13,12 @@ from ecad.execution.times import set_times
 from ecad.models.kernels import Kernels
 from ecad.models.packing import Packer
 from ecad.models.pixart_fast import GATES, PixArtFast, block_weights
-from ecad.models.pixart_kernels import cross_attention, feed_forward, self_attention
+from ecad.models.pixart_kernels import (
+    cross_attention,
+    feed_forward,
+    folded_cross_attention,
+    self_attention,
+)
 from ecad.models.pixart_reference import PixArtReference
 from ecad.schedule import Schedule
 from ecad.schedule.layouts.pixart import pixart_layout
@@ -32,7 +37,9 @@ class PixArtModel:
         self.mode = mode
         self.layout = pixart_layout(len(transformer.transformer_blocks))
         self.pack = Packer()
-        self.kernels = Kernels(self_attention, cross_attention, feed_forward, compile=compile)
+        self.kernels = Kernels(
+            self_attention, cross_attention, folded_cross_attention, feed_forward, compile=compile
+        )
         if mode == "fast":
             block_weights(
                 transformer, self.pack
@@ -51,7 +58,7 @@ class PixArtModel:
         """The components of one new pass."""
         if self.mode == "reference":
             return PixArtReference(self.transformer)
-        return PixArtFast(self.transformer, self.pack, timesteps, self.kernels)
+        return PixArtFast(self.transformer, self.pack, plan, timesteps, self.kernels)
 
     def run(self, one_pass: Pass, row: int, inputs: dict[str, Any]) -> torch.Tensor:
         """One row of a pass.

@@ -2,9 +2,9 @@
 
 The same mathematics as `pixart_reference`, arranged for speed:
 
-- what depends on the prompt alone is computed once a pass: the caption projection, every block's text keys
-and
-  values, and padding tokens that a mask discards are cut off (their weight in the softmax is exactly zero);
+- what depends on the prompt alone is computed once a pass: the caption projection, every block's text keys and values,
+  on a CPU with cross-attention's own products folded into them; padding tokens that a mask discards are cut off (their
+  weight in the softmax is exactly zero);
 - what depends on the time alone is computed for all rows at once, before the loop;
 - norm and modulation are one operation (a layer norm whose weight is `1 + scale` and whose bias is `shift`);
 - self-attention's three projections are one product with packed weights;
@@ -23,9 +23,11 @@ from diffusers.models.activations import GELU
 from diffusers.models.attention_processor import AttnProcessor2_0
 
 from ecad.execution import ExecutionError
-from ecad.execution.plan import Compute, Segment
+from ecad.execution.kept import KeptValues
+from ecad.execution.plan import Compute, Plan, Segment
 from ecad.models.kernels import Kernels
-from ecad.models.packing import Packer, Projection, function_of
+from ecad.models.packing import Linear, Packer, Projection, function_of
+from ecad.models.pixart_kernels import FoldedText, fold_text
 from ecad.models.pixart_reference import (
     GATE_MLP,
     GATE_MSA,
@@ -41,6 +43,8 @@ from ecad.models.pixart_reference import (
 # Per component name the gate that it shares with its like in every block; attn2 has none.
 GATES = {"attn1": "msa", "attn2": "", "ff": "mlp"}
 GATE_ROW = {"msa": GATE_MSA, "mlp": GATE_MLP}
+# Folded texts of a pass take this much memory at most.
+FOLDED_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -112,12 +116,18 @@ class PixArtFast:
     """The `Components` of one pass in the fast mode. Stream: `hidden` [B, N, D], changed in place."""
 
     def __init__(
-        self, transformer: torch.nn.Module, pack: Packer, timesteps: torch.Tensor, kernels: Kernels
+        self,
+        transformer: torch.nn.Module,
+        pack: Packer,
+        plan: Plan,
+        timesteps: torch.Tensor,
+        kernels: Kernels,
     ) -> None:
         self.transformer = transformer
         self.kernels = kernels
         self.weights = block_weights(transformer, pack)
         self.heads = transformer.config.num_attention_heads
+        self.plan = plan
         self.timesteps = timesteps
         self.open: Segment | None = None
 
@@ -144,6 +154,8 @@ class PixArtFast:
             self.batches = shape[0], shape[0] // 2  # T-GATE drops one guidance half
             patch = model.config.patch_size
             self.grid = shape[-2] // patch, shape[-1] // patch
+            # Rooms, folded texts and a comparison of the halves were measured on a CPU only.
+            self.on_cpu = hidden_states.device.type == "cpu" and not self.kernels.compiled
             self._prepare_patches(hidden_states)
         elif shape[1:] != self.shape[1:] or shape[0] not in self.batches:
             raise ExecutionError(f"the size or batch changed between rows {row - 1} and {row} of a pass")
@@ -152,8 +164,14 @@ class PixArtFast:
             self._prepare_times(added_cond_kwargs)
             self._prepare_text(encoder_hidden_states, encoder_attention_mask)
         self.row = row
-        # Six vectors [D] a block: 1 + scale where a scale is meant.
-        self.vectors = self.tables[row].unbind(0)
+        self._vectors: tuple[torch.Tensor, ...] | None = None
+
+    @property
+    def vectors(self) -> tuple[torch.Tensor, ...]:
+        """This row's modulations, six vectors [D] a block: 1 + scale where a scale is meant. Empty rows need none."""
+        if self._vectors is None:
+            self._vectors = self.tables[self.row].unbind(0)
+        return self._vectors
 
     def _prepare_patches(self, latents: torch.Tensor) -> None:
         """The patch embedding as a product: its kernel [D, c * p * p], and bias plus positions [N, D].
@@ -169,11 +187,22 @@ class PixArtFast:
 
     def _embed(self, latents: torch.Tensor) -> torch.Tensor:
         """Latents [B, c, h, w] -> tokens [B, N, D]."""
+        batch, half = len(latents), len(latents) // 2
+        if not self.on_cpu or batch % 2 or not torch.equal(latents[:half], latents[half:]):
+            return F.linear(self._patches(latents), self.kernel) + self.positions
+        # Guidance gives both halves the same latents.
+        product = F.linear(self._patches(latents[:half]), self.kernel)
+        tokens = product.new_empty(batch, *product.shape[1:])
+        torch.add(product, self.positions, out=tokens[:half])
+        tokens[half:] = tokens[:half]
+        return tokens
+
+    def _patches(self, latents: torch.Tensor) -> torch.Tensor:
+        """Latents [B, c, h, w] -> what each token sees of them, [B, N, c * p * p]."""
         batch, channels, height, width = latents.shape
         rows, columns = self.grid
         patches = latents.view(batch, channels, rows, height // rows, columns, width // columns)
-        patches = patches.permute(0, 2, 4, 1, 3, 5).reshape(batch, rows * columns, -1)
-        return F.linear(patches, self.kernel) + self.positions
+        return patches.permute(0, 2, 4, 1, 3, 5).reshape(batch, rows * columns, -1)
 
     def _prepare_times(self, added_cond_kwargs: dict[str, Any] | None) -> None:
         """Modulations of all rows: `tables` [R, 6 L, D], `gates` [R, 6, D] without the blocks' own, `final`
@@ -207,42 +236,68 @@ class PixArtFast:
         self.final[:, 1] += 1
 
     def _prepare_text(self, text: torch.Tensor, mask: torch.Tensor | None) -> None:
-        """Text keys and values of every block, each [B, heads, T, D / heads], and the mask as a bias or
-        None.
-        """
+        """Every block's text: keys and values [B, heads, T, D / heads] with the mask as a bias or None, or folded."""
         model = self.transformer
+        fold = False
         if mask is not None and mask.ndim == 2:
             kept = mask.bool()
             if bool(kept.any(dim=1).all()):  # a row without any token would attend to all of them
                 columns = kept.any(dim=0)
                 length = int(columns.nonzero().max()) + 1
-                # The attention kernels want aligned rows of the mask: 8 on a GPU; on a CPU 16 keys take a
-                # quarter of the time of 14.
-                aligned = 8 if text.is_cuda else 16
-                length = -(-length // aligned) * aligned
+                fold = self._fold_pays(len(text), length)
+                if not fold:
+                    # The attention kernels want aligned rows of the mask: 8 on a GPU; on a CPU 16 keys take a
+                    # quarter of the time of 14.
+                    aligned = 8 if text.is_cuda else 16
+                    length = -(-length // aligned) * aligned
                 missing = max(0, length - mask.shape[1])
                 text = F.pad(text[:, :length], (0, 0, 0, missing))
                 mask = F.pad(mask[:, :length], (0, missing))
                 if bool(mask.bool().all()):
                     mask = None
+        elif mask is None:
+            fold = self._fold_pays(*text.shape[:2])
         bias = mask_bias(mask, self.hidden.dtype)  # [B, 1, T]
         self.text_bias = None if bias is None else bias[:, None]  # [B, 1, 1, T]
         if model.caption_projection is not None:
             text = model.caption_projection(text)
         batch, length, dim = text.shape
-        self.text_keys_values = []
+        self.texts: list[tuple[torch.Tensor, torch.Tensor] | FoldedText] = []
         for weights in self.weights:
             keys_values = weights.kv_text(text)
             keys_values = keys_values.view(batch, length, 2, self.heads, dim // self.heads).permute(
                 2, 0, 3, 1, 4
             )
-            self.text_keys_values.append(keys_values.unbind(0))
+            key, value = keys_values.unbind(0)
+            if fold:
+                self.texts.append(fold_text(key, value, self.text_bias, weights.q_text, weights.out_text))
+            else:
+                self.texts.append((key, value))
 
-    def compute(self, step: Compute, values: dict[int, torch.Tensor]) -> dict[int, torch.Tensor]:
+    def _fold_pays(self, batch: int, length: int) -> bool:
+        """Whether folding two D x D products into texts of this length saves work in this pass.
+
+        Counted in multiply-adds, those of the folding threefold, since its products are small. In half precision the
+        folded products would be rounded once more than the model's own.
+        """
+        _, tokens, dim = self.hidden.shape
+        if not self.on_cpu or self.hidden.dtype not in (torch.float32, torch.float64):
+            return False
+        if not all(type(w.q_text) is type(w.out_text) is Linear for w in self.weights):
+            return False
+        blocks, numbers = len(self.weights), 2 * self.heads * length * dim
+        if batch * blocks * numbers * self.hidden.element_size() > FOLDED_BYTES:
+            return False
+        uses = int(self.plan.computes[:, 1 :: len(NAMES)].sum())
+        saved = tokens * (2 * dim * dim + 2 * length * dim - numbers)
+        return uses * saved > 3 * blocks * 2 * length * dim * dim
+
+    def compute(self, step: Compute, values: KeptValues) -> dict[int, torch.Tensor]:
         number, kind = divmod(step.index, len(NAMES))
         weights, vectors, hidden = self.weights[number], self.vectors, self.hidden
         at = 6 * number
         gate = None
+        room = values.room(hidden) if step.keep and self.on_cpu else None
         if kind == 0:
             output = self.kernels.self_attention(
                 hidden,
@@ -252,17 +307,18 @@ class PixArtFast:
                 weights.out,
                 self.heads,
                 weights.eps,
+                room,
             )
             gate = vectors[at + GATE_MSA]
         elif kind == 1:
-            output = self.kernels.cross_attention(
-                hidden,
-                *self.text_keys_values[number],
-                self.text_bias,
-                weights.q_text,
-                weights.out_text,
-                self.heads,
-            )
+            text = self.texts[number]
+            if isinstance(text, FoldedText):
+                output = self.kernels.folded_cross_attention(hidden, text, self.heads, room)
+            else:
+                products = weights.q_text, weights.out_text
+                output = self.kernels.cross_attention(
+                    hidden, *text, self.text_bias, *products, self.heads, room
+                )
         else:
             output = self.kernels.feed_forward(
                 hidden,
@@ -271,6 +327,7 @@ class PixArtFast:
                 weights.up,
                 weights.down,
                 weights.eps,
+                room,
             )
             gate = vectors[at + GATE_MLP]
         if self.open is None:

@@ -1,15 +1,18 @@
 """PixArt's components as pure functions: what each block computes, given its weights and its row's vectors.
 
-hidden [B, N, D]; scale (1 included), shift [D]; `bias`, keys and values as attention takes them.
+hidden [B, N, D]; scale (1 included), shift [D]; `bias`, keys and values as attention takes them; `room`: memory for the
+result, or None.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 
-from ecad.models.activations import gelu_tanh
-from ecad.models.packing import Projection
+from ecad.models.activations import gelu_of
+from ecad.models.packing import Linear, Projection, write
 
 
 def self_attention(
@@ -20,6 +23,7 @@ def self_attention(
     out: Projection,
     heads: int,
     eps: float,
+    room: torch.Tensor | None,
 ) -> torch.Tensor:
     """Norm, modulation and attention of the image tokens among themselves, [B, N, D]."""
     batch, tokens, dim = hidden.shape
@@ -27,7 +31,7 @@ def self_attention(
     parts = qkv(normed).view(batch, tokens, 3, heads, dim // heads).permute(2, 0, 3, 1, 4)
     query, key, value = parts.unbind(0)
     mixed = F.scaled_dot_product_attention(query, key, value)
-    return out(mixed.transpose(1, 2).flatten(2))
+    return write(out, mixed.transpose(1, 2).flatten(2), room)
 
 
 def cross_attention(
@@ -38,12 +42,77 @@ def cross_attention(
     query: Projection,
     out: Projection,
     heads: int,
+    room: torch.Tensor | None,
 ) -> torch.Tensor:
     """Attention of the image tokens to the text, [B, N, D]; PixArt has no norm before it."""
     batch, tokens, dim = hidden.shape
     asked = query(hidden).view(batch, tokens, heads, dim // heads).transpose(1, 2)
     mixed = F.scaled_dot_product_attention(asked, key, value, attn_mask=bias)
-    return out(mixed.transpose(1, 2).flatten(2))
+    return write(out, mixed.transpose(1, 2).flatten(2), room)
+
+
+class FoldedText(NamedTuple):
+    """A block's text with the products around cross-attention folded into it.
+
+    keys, values [B, heads * T, D]; bias [B, heads * T, 1], mask included; out_bias [D] or None.
+    """
+
+    keys: torch.Tensor
+    bias: torch.Tensor
+    values: torch.Tensor
+    out_bias: torch.Tensor | None
+
+
+def fold_text(
+    key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None, query: Linear, out: Linear
+) -> FoldedText:
+    """What `folded_cross_attention` takes. key, value [B, heads, T, d]; bias [B, 1, 1, T] or None.
+
+    A head's scores are (x Wq' + bq) k' = x (k Wq)' + bq k', and what it yields is (p v) Wo' = p (v Wo'): both products
+    with D x D weights are done once with the T tokens of the text instead of in every row with the N of the image.
+    """
+    batch, heads, length, width = key.shape
+    dim = heads * width
+
+    def folded(part: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """part [B, heads, T, d], weight [heads, d, D] -> [B, heads * T, D]."""
+        products = torch.bmm(part.transpose(0, 1).reshape(heads, batch * length, width), weight)
+        return products.view(heads, batch, length, dim).transpose(0, 1).reshape(batch, heads * length, dim)
+
+    key = key * width**-0.5
+    scores = key.new_zeros(batch, heads, length)
+    if query.bias is not None:
+        scores = (key @ query.bias.view(heads, width, 1)).squeeze(-1)
+    if bias is not None:
+        scores = scores + bias[:, 0]
+    return FoldedText(
+        folded(key, query.weight.view(heads, width, dim)),
+        scores.reshape(batch, heads * length, 1),
+        folded(value, out.weight.t().view(heads, width, dim)),
+        out.bias,
+    )
+
+
+# Scores this far below the largest count as this far: exp would yield numbers below the smallest normal one, with which
+# a processor calculates fifty times slower, and against the largest one's 1 they are nothing, in float64 too.
+LOWEST_SCORE = -80.0
+
+
+def folded_cross_attention(
+    hidden: torch.Tensor, text: FoldedText, heads: int, room: torch.Tensor | None
+) -> torch.Tensor:
+    """`cross_attention`, [B, N, D], with the query's and the output's product folded into the text.
+
+    Scores lie as [B, heads, T, N], so that the softmax over a handful of T is done for many image tokens at once.
+    """
+    batch, tokens, _ = hidden.shape
+    scores = torch.baddbmm(text.bias, text.keys, hidden.transpose(1, 2))
+    by_head = scores.view(batch, heads, -1, tokens)
+    by_head.sub_(by_head.amax(2, keepdim=True)).clamp_(min=LOWEST_SCORE).exp_()
+    by_head.div_(by_head.sum(2, keepdim=True))
+    weights = scores.transpose(1, 2)
+    mixed = torch.bmm(weights, text.values) if room is None else torch.bmm(weights, text.values, out=room)
+    return mixed if text.out_bias is None else mixed.add_(text.out_bias)
 
 
 def feed_forward(
@@ -53,7 +122,8 @@ def feed_forward(
     up: Projection,
     down: Projection,
     eps: float,
+    room: torch.Tensor | None,
 ) -> torch.Tensor:
     """Norm, modulation and the feed-forward, [B, N, D]."""
     normed = F.layer_norm(hidden, hidden.shape[-1:], scale, shift, eps)
-    return down(gelu_tanh(up(normed)))
+    return write(down, gelu_of(up, normed), room)

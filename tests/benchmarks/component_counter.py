@@ -1,8 +1,9 @@
 """What a pass really computes, seen from outside: a component is computed when its product with its weight runs.
 
 Whatever skips work (our plan, a hook, another library's block list) reaches a component only through its linear
-layers. So the calls of `torch.nn.functional.linear` are watched, and a weight is recognised by its address: our
-packed weights begin where the first of their parts does.
+layers. So the calls of torch's linear products are watched, and a weight is recognised by its address: our packed
+weights begin where the first of their parts does. Not seen is cross-attention whose weights our executor has folded
+into the text; whoever watches it turns that off (`NO_FOLDING`).
 """
 
 from __future__ import annotations
@@ -15,8 +16,12 @@ import torch.nn.functional as F
 from executors import Stock, modules_of
 from torch.overrides import TorchFunctionMode
 
+from ecad.models import pixart_fast
 from ecad.schedule import Layout, Schedule
 from ecad.schedule.costs import CostTable
+
+# mock.patch.object(*NO_FOLDING): every product with a weight is done where its component is computed.
+NO_FOLDING = pixart_fast, "FOLDED_BYTES", 0
 
 
 class ComponentCounter(TorchFunctionMode):
@@ -43,8 +48,14 @@ class ComponentCounter(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = func(*args, **(kwargs or {}))
+        weight = None
         if func is F.linear:
             weight = args[1] if len(args) > 1 else kwargs["weight"]
+        elif func is torch.addmm:  # (bias, x, weight transposed)
+            weight = args[2].t()
+        elif func is torch.ops.mkldnn._linear_pointwise:
+            weight = args[1]
+        if weight is not None:
             self.linear += output.numel() * weight.shape[1]
             column = self.columns.get(weight.data_ptr())
             if column is not None:

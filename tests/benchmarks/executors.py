@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from ecad.execution import Plan, lower
+from ecad.execution.kept import KeptValues
 from ecad.schedule import Layout, Schedule
 
 # Where FLUX's components lie in diffusers' modules; PixArt's carry their own names.
@@ -161,7 +162,7 @@ class FirstBlock:
         parts.begin(row, **inputs)
         before = parts.hidden.clone()  # the stream is changed in place
         for step in steps[: self.first]:
-            parts.compute(step, {})
+            parts.compute(step, KeptValues())
         residual = parts.hidden - before
         self.whole.append(not self._is_like_the_last(residual))
         if not self.whole[-1]:
@@ -169,7 +170,7 @@ class FirstBlock:
             return parts.finish()
         after = before.copy_(parts.hidden)
         for step in steps[self.first :]:
-            parts.compute(step, {})
+            parts.compute(step, KeptValues())
         self.residual, self.rest = residual, parts.hidden - after
         return parts.finish()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ import execution  # noqa: E402
 import flux_caches  # noqa: E402
 from benchmark_cases import ALL_TRUE, STOCK  # noqa: E402
 from benchmark_tables import verdicts  # noqa: E402
-from component_counter import ComponentCounter, computed_bits, macs_of  # noqa: E402
+from component_counter import NO_FOLDING, ComponentCounter, computed_bits, macs_of  # noqa: E402
 from executors import FirstBlock, ModuleHooks, StepMask, Stock  # noqa: E402
 from random_schedules import mean_stretch, random_schedule  # noqa: E402
 
@@ -193,7 +194,7 @@ def test_the_watch_sees_our_packed_weights_too_and_what_it_counts_is_what_ran(fa
     linear = {}
     for schedule in (heuristics.uncached(layout, rows), heuristics.fora(layout, rows, 3)):
         counter = ComponentCounter(generator.transformer, layout, rows)
-        with counter:
+        with mock.patch.object(*NO_FOLDING), counter:
             generator.denoise(subject.embeddings(2), SEEDS, schedule, on_row=counter.on_row)
         assert (counter.bits == generator.model.lower(schedule).computes).all()
         linear[schedule.name] = counter.linear
@@ -222,7 +223,7 @@ def test_a_first_block_threshold_beyond_any_change_computes_one_row_whole(pixart
     counter = ComponentCounter(generator.transformer, generator.layout, generator.rows)
     generator.model, fast = model, generator.model
     try:
-        with counter:
+        with mock.patch.object(*NO_FOLDING), counter:
             generator.denoise(pixart.embeddings(2), SEEDS, uncached, on_row=counter.on_row)
     finally:
         generator.model = fast

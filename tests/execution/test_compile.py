@@ -82,9 +82,9 @@ def test_fluxs_blocks_share_graphs(flux, latents, distance, random_schedules, gr
     everything = heuristics.uncached(layout, ROWS)
     with apply_schedule(flux, everything, compile=BACKEND):
         latents(flux, **size, **everything.call())
-    # Per kind one: modulate, full_attn, full_ff, full_ff_context, single_attn, single_proj_out; and attention and
-    # output of the last block once more, whose text part nobody reads.
-    assert graphs() == 6 + 2
+    # Per kind one: modulate, full_attn, full_ff, full_ff_context, single_attn, single_proj_mlp, single_proj_out; and
+    # the last block's three once more, whose text part nobody reads.
+    assert graphs() == 7 + 3
     compare(flux, [everything, *random_schedules(layout, ROWS, 3, seed=3)], latents, distance, **size)
 
 

@@ -90,7 +90,7 @@ def test_peak_cache_is_what_the_plan_predicts(pixart, latents, random_schedules,
         stock(self, step)
         building = getattr(self.components, "sums", {}), getattr(self.components, "before", None)
         open_now = building if getattr(self.components, "open", None) is not None else ()
-        peak = max(peak, live_bytes(self.values, self.segments, open_now))
+        peak = max(peak, live_bytes(self.values.held(), self.segments, open_now))
 
     monkeypatch.setattr(passes.Pass, "_step", watch)
     one_value = 2 * 64 * 16 * 4  # both guidance halves, 64 tokens of width 16, float32
