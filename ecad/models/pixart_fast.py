@@ -27,7 +27,7 @@ from ecad.execution.kept import KeptValues
 from ecad.execution.plan import Compute, Plan, Segment
 from ecad.models.kernels import Kernels
 from ecad.models.packing import Linear, Packer, Projection, function_of
-from ecad.models.pixart_kernels import FoldedText, fold_text
+from ecad.models.pixart_kernels import FoldedText, fold_text, images_a_text
 from ecad.models.pixart_reference import (
     GATE_MLP,
     GATE_MSA,
@@ -257,6 +257,9 @@ class PixArtFast:
                     mask = None
         elif mask is None:
             fold = self._fold_pays(*text.shape[:2])
+        if fold:
+            shared = images_a_text(text, mask)
+            text, mask = text[::shared], None if mask is None else mask[::shared]
         bias = mask_bias(mask, self.hidden.dtype)  # [B, 1, T]
         self.text_bias = None if bias is None else bias[:, None]  # [B, 1, 1, T]
         if model.caption_projection is not None:
@@ -270,7 +273,8 @@ class PixArtFast:
             )
             key, value = keys_values.unbind(0)
             if fold:
-                self.texts.append(fold_text(key, value, self.text_bias, weights.q_text, weights.out_text))
+                products = weights.q_text, weights.out_text
+                self.texts.append(fold_text(key, value, self.text_bias, *products))
             else:
                 self.texts.append((key, value))
 

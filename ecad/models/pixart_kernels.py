@@ -6,6 +6,7 @@ result, or None.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -52,9 +53,9 @@ def cross_attention(
 
 
 class FoldedText(NamedTuple):
-    """A block's text with the products around cross-attention folded into it.
+    """Texts with the products around a block's cross-attention folded into them, U of them for B images in turn.
 
-    keys, values [B, heads * T, D]; bias [B, heads * T, 1], mask included; out_bias [D] or None.
+    keys, values [U, heads * T, D]; bias [U, heads * T, 1], mask included; out_bias [D] or None.
     """
 
     keys: torch.Tensor
@@ -63,31 +64,41 @@ class FoldedText(NamedTuple):
     out_bias: torch.Tensor | None
 
 
+def images_a_text(*given: torch.Tensor | None) -> int:
+    """How many neighbours in a batch share their text all through it: of r, 2 r, ... equal ones in turn the r.
+
+    given: tensors [B, ...], or None. One prompt with many seeds has as many under guidance, negatives before positives.
+    """
+    same = torch.stack([(one[1:] == one[:-1]).flatten(1).all(1) for one in given if one is not None]).all(0)
+    changes = [i + 1 for i, equal in enumerate(same.tolist()) if not equal]
+    return math.gcd(*changes, len(same) + 1)
+
+
 def fold_text(
     key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None, query: Linear, out: Linear
 ) -> FoldedText:
-    """What `folded_cross_attention` takes. key, value [B, heads, T, d]; bias [B, 1, 1, T] or None.
+    """What `folded_cross_attention` takes. key, value [U, heads, T, d]; bias [U, 1, 1, T] or None.
 
     A head's scores are (x Wq' + bq) k' = x (k Wq)' + bq k', and what it yields is (p v) Wo' = p (v Wo'): both products
     with D x D weights are done once with the T tokens of the text instead of in every row with the N of the image.
     """
-    batch, heads, length, width = key.shape
+    texts, heads, length, width = key.shape
     dim = heads * width
 
     def folded(part: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """part [B, heads, T, d], weight [heads, d, D] -> [B, heads * T, D]."""
-        products = torch.bmm(part.transpose(0, 1).reshape(heads, batch * length, width), weight)
-        return products.view(heads, batch, length, dim).transpose(0, 1).reshape(batch, heads * length, dim)
+        """part [U, heads, T, d], weight [heads, d, D] -> [U, heads * T, D]."""
+        products = torch.bmm(part.transpose(0, 1).reshape(heads, texts * length, width), weight)
+        return products.view(heads, texts, length, dim).transpose(0, 1).reshape(texts, heads * length, dim)
 
     key = key * width**-0.5
-    scores = key.new_zeros(batch, heads, length)
+    scores = key.new_zeros(texts, heads, length)
     if query.bias is not None:
         scores = (key @ query.bias.view(heads, width, 1)).squeeze(-1)
     if bias is not None:
         scores = scores + bias[:, 0]
     return FoldedText(
         folded(key, query.weight.view(heads, width, dim)),
-        scores.reshape(batch, heads * length, 1),
+        scores.reshape(texts, heads * length, 1),
         folded(value, out.weight.t().view(heads, width, dim)),
         out.bias,
     )
@@ -103,15 +114,17 @@ def folded_cross_attention(
 ) -> torch.Tensor:
     """`cross_attention`, [B, N, D], with the query's and the output's product folded into the text.
 
-    Scores lie as [B, heads, T, N], so that the softmax over a handful of T is done for many image tokens at once.
+    Images with one text are as one image of all their tokens. Scores lie as [U, heads, T, tokens], so that the softmax
+    over a handful of T is done for many image tokens at once.
     """
-    batch, tokens, _ = hidden.shape
-    scores = torch.baddbmm(text.bias, text.keys, hidden.transpose(1, 2))
-    by_head = scores.view(batch, heads, -1, tokens)
+    texts, _, dim = text.keys.shape
+    images = hidden.view(texts, -1, dim)
+    scores = torch.baddbmm(text.bias, text.keys, images.transpose(1, 2))
+    by_head = scores.view(texts, heads, -1, images.shape[1])
     by_head.sub_(by_head.amax(2, keepdim=True)).clamp_(min=LOWEST_SCORE).exp_()
     by_head.div_(by_head.sum(2, keepdim=True))
-    weights = scores.transpose(1, 2)
-    mixed = torch.bmm(weights, text.values) if room is None else torch.bmm(weights, text.values, out=room)
+    mixed = torch.empty_like(hidden) if room is None else room
+    torch.bmm(scores.transpose(1, 2), text.values, out=mixed.view(images.shape))
     return mixed if text.out_bias is None else mixed.add_(text.out_bias)
 
 

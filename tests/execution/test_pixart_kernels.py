@@ -8,7 +8,7 @@ import torch
 from ecad.execution import apply_schedule
 from ecad.models import pixart_fast
 from ecad.models.packing import Linear
-from ecad.models.pixart_kernels import cross_attention, fold_text, folded_cross_attention
+from ecad.models.pixart_kernels import cross_attention, fold_text, folded_cross_attention, images_a_text
 from ecad.schedule import heuristics
 from ecad.schedule.layouts import pixart_layout
 
@@ -66,6 +66,33 @@ def test_scores_whose_exponential_is_no_normal_number_are_nothing(distance):
 def test_large_scores_do_not_overflow():
     plain, folded = both_ways(None, dtype=torch.float32, scale=300.0)
     torch.testing.assert_close(folded, plain, rtol=1e-4, atol=300 * 1e-4)  # of values as large
+
+
+@pytest.mark.parametrize(
+    ("texts", "shared"),
+    [
+        ("a", 1),
+        ("ab", 1),
+        ("aaaa", 4),
+        ("aaabcd", 1),  # guidance with three prompts
+        ("aaaabbbb", 4),  # guidance with one prompt and four seeds
+        ("aaaabbcc", 2),
+        ("aaabb", 1),
+    ],
+)
+@torch.no_grad()
+def test_images_with_the_same_text_share_it(texts, shared):
+    numbers = torch.tensor([ord(one) for one in texts])
+    assert images_a_text(numbers[:, None, None].double(), None) == shared
+    assert images_a_text(torch.zeros(len(texts), 1), numbers[:, None]) == shared  # by their masks alone
+    _, _, query, out = text_and_products(torch.float64, bias=True)
+    key, value = (drawn(9 + i, HEADS, LENGTH, WIDTH)[numbers - ord("a")] for i in range(2))
+    hidden = drawn(len(texts), TOKENS, HEADS * WIDTH)
+    plain = cross_attention(hidden, key, value, None, query, out, HEADS, None)
+    text = fold_text(key[::shared], value[::shared], None, query, out)
+    torch.testing.assert_close(
+        folded_cross_attention(hidden, text, HEADS, None), plain, rtol=1e-12, atol=1e-12
+    )
 
 
 @pytest.fixture
