@@ -9,6 +9,7 @@ import importlib
 from typing import Any, Protocol
 
 from ecad.execution.errors import ExecutionError
+from ecad.execution.lowering import Lowering
 from ecad.execution.passes import Components, Pass
 from ecad.execution.plan import Plan
 from ecad.schedule import Layout, Schedule
@@ -28,9 +29,8 @@ class Model(Protocol):
     """
 
     layout: Layout
-
-    def lower(self, schedule: Schedule) -> Plan:
-        """The plan of this mode for a schedule of this layout."""
+    lower: Lowering
+    """`lower(schedule)`: the plan of this mode for a schedule of this layout."""
 
     def components(self, plan: Plan, timesteps: Any) -> Components:
         """The components of one new pass whose rows stand at `timesteps` [R], the scheduler's own tensor."""

@@ -26,7 +26,8 @@ from typing import Any
 import numpy as np
 
 from ecad.execution.errors import ExecutionError
-from ecad.execution.plan import Combine, Compute, Plan, lower
+from ecad.execution.lowering import Lowering
+from ecad.execution.plan import Combine, Compute, Plan
 from ecad.schedule import Layout, Schedule
 from ecad.schedule.files import write_atomically
 
@@ -47,28 +48,8 @@ CONDITIONS = {
     "threads": "{} CPU thread(s)",
     "batch": "batch {}",
     "torch": "torch {}",
+    "ecad": "ecad {}",
 }
-
-
-@dataclass(frozen=True)
-class Lowering:
-    """How a mode lowers its schedules: the arguments of `lower`, fit for JSON.
-
-    gates: component name -> the gate it shares with its like, "" for none; None: values are kept one by one.
-    whole: all values of a component are computed and added, or none.
-    """
-
-    gates: Mapping[str, str] | None = None
-    whole: bool = False
-
-    def __call__(self, schedule: Schedule) -> Plan:
-        """The plan of a schedule."""
-        if self.gates is None:
-            return lower(schedule, whole=self.whole)
-        gates: dict[str, str | None] = dict(self.gates)
-        if schedule.gate_step is not None:
-            gates[schedule.layout.gated] = None  # T-GATE keeps its mean apart
-        return lower(schedule, gates=[gates[one.name] for one in schedule.layout.components])
 
 
 def terms(layout: Layout) -> tuple[str, ...]:

@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from ecad import __version__
 from ecad.execution import ExecutionError
-from ecad.execution.latency import CONDITIONS, Calibration, Lowering, Sample, counts
+from ecad.execution.latency import CONDITIONS, Calibration, Sample, counts
+from ecad.execution.lowering import Lowering
 from ecad.schedule import Layout, Schedule, heuristics
 
 PROMPT = "a red house left of a blue tree in snow at night"
@@ -51,14 +53,11 @@ def calibrate(
     """
     seconds = SECONDS if seconds is None else seconds
     layout = generator.layout
-    lowering = lowering_of(generator)
+    lowering = generator.model.lower
+    if not isinstance(lowering, Lowering):
+        raise ExecutionError(f"there is no latency model for a {type(generator.model).__name__}")
     fitted, held_out = calibration_schedules(layout), held_out_schedules(layout)
     chosen = [*fitted, *held_out]
-    for schedule in chosen:
-        if lowering(schedule).steps != generator.model.lower(schedule).steps:
-            raise ExecutionError(
-                f"there is no latency model for {generator.name} in the mode {generator.mode}"
-            )
     if time_pass is None:
         encoded = repeated(generator.encode([PROMPT]) if embeddings is None else embeddings, batch)
         time_pass = _clock(generator, encoded, list(range(batch)))
@@ -104,16 +103,6 @@ def _clock(generator: Any, embeddings: Any, seeds: list[int]) -> Callable[[Sched
         return seconds
 
     return time_pass
-
-
-def lowering_of(generator: Any) -> Lowering:
-    """How the generator's mode lowers its schedules; `calibrate` checks it against what the model does."""
-    family, mode = generator.layout.family, generator.mode
-    if family == "pixart" and mode == "fast":
-        from ecad.models.pixart_fast import GATES
-
-        return Lowering(gates=dict(GATES))
-    return Lowering(whole=family == "flux" and mode == "reference")
 
 
 def calibration_schedules(layout: Layout) -> list[Schedule]:
@@ -199,7 +188,7 @@ def repeated(embeddings: Any, batch: int) -> Any:
 
 def conditions_of(generator: Any, batch: int) -> dict[str, Any]:
     """What a time on this generator depends on."""
-    found = {**generator.fingerprint(), "processor": processor(), "batch": int(batch)}
+    found = {**generator.fingerprint(), "processor": processor(), "batch": int(batch), "ecad": __version__}
     return {name: found[name] for name in CONDITIONS if name in found}
 
 

@@ -82,7 +82,7 @@ def load_embeddings(path: str | Path, generator: Any) -> Any:
     if family not in _LAYOUTS:
         raise ExecutionError(f"embeddings cannot be read from files for {generator.name}; give prompts")
     expected = _expected(generator, family)
-    parts = [_checked(file, _read(file), family, expected) for file in embedding_files(path)]
+    parts = [_checked(file, _read(file)[0], family, expected) for file in embedding_files(path)]
     together: dict[str, torch.Tensor] = {}
     for name, (attribute, _) in _LAYOUTS[family].items():
         tensors = [part[name] for part in parts]
@@ -154,10 +154,9 @@ def _read(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
 
 
 def _checked(
-    file: Path, read: tuple[dict[str, torch.Tensor], dict[str, str]], family: str, expected: dict[str, int]
+    file: Path, tensors: dict[str, torch.Tensor], family: str, expected: dict[str, int]
 ) -> dict[str, torch.Tensor]:
     """A file's tensors, each of the expected shape and finite."""
-    tensors, _ = read
     missing = [name for name in _LAYOUTS[family] if name not in tensors]
     if missing:
         held = ", ".join(sorted(tensors)) or "no tensor"

@@ -10,7 +10,8 @@ import torch
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from diffusers.utils.peft_utils import apply_lora_scale
 
-from ecad.execution import ExecutionError, Pass, Plan, lower
+from ecad.execution import ExecutionError, Pass, Plan
+from ecad.execution.lowering import Lowering
 from ecad.execution.passes import Components
 from ecad.models.flux_fast import FluxFast, flux_weights
 from ecad.models.flux_kernels import (
@@ -40,6 +41,7 @@ class FluxModel:
         self.layout = flux_layout(
             len(transformer.transformer_blocks), len(transformer.single_transformer_blocks)
         )
+        self.lower = Lowering(whole=mode == "reference")
         self.pack = Packer()
         self.kernels = Kernels(
             modulate,
@@ -55,10 +57,6 @@ class FluxModel:
             flux_weights(
                 transformer, self.pack
             )  # an unsupported module is refused now, not in the first pass
-
-    def lower(self, schedule: Schedule) -> Plan:
-        """The plan of this mode."""
-        return lower(schedule, whole=self.mode == "reference")
 
     def components(self, plan: Plan, timesteps: torch.Tensor) -> Components:
         """The components of one new pass of one kind of call."""

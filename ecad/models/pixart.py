@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from ecad.execution import ExecutionError, Pass, Plan, lower
+from ecad.execution import ExecutionError, Pass, Plan
+from ecad.execution.lowering import Lowering
 from ecad.execution.passes import Components
 from ecad.execution.times import set_times
 from ecad.models.kernels import Kernels
@@ -36,6 +37,7 @@ class PixArtModel:
         self.transformer = transformer
         self.mode = mode
         self.layout = pixart_layout(len(transformer.transformer_blocks))
+        self.lower = Lowering(gates=GATES if mode == "fast" else None)
         self.pack = Packer()
         self.kernels = Kernels(
             self_attention, cross_attention, folded_cross_attention, feed_forward, compile=compile
@@ -44,15 +46,6 @@ class PixArtModel:
             block_weights(
                 transformer, self.pack
             )  # an unsupported module is refused now, not in the first pass
-
-    def lower(self, schedule: Schedule) -> Plan:
-        """The plan of this mode."""
-        if self.mode == "reference":
-            return lower(schedule)
-        gates = (
-            {**GATES, "attn2": None} if schedule.gate_step is not None else GATES
-        )  # its mean is kept apart
-        return lower(schedule, gates=[gates[component.name] for component in self.layout.components])
 
     def components(self, plan: Plan, timesteps: torch.Tensor) -> Components:
         """The components of one new pass."""

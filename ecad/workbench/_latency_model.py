@@ -8,6 +8,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from ecad import __version__
 from ecad.execution.errors import ExecutionError
 from ecad.execution.latency import PASS, ROW, STRETCH, SUM_BUILT, SUM_READ, Calibration
 from ecad.models.calibrating import calibrations_folder, processor
@@ -113,6 +114,7 @@ def find(
         raise ExecutionError(f"there is no latency calibration of {model} in {data}; {hint}")
     mode = f"{args.mode or 'fast'}, compiled" if args.compile else args.mode  # as a fingerprint says it
     asked = {"batch": batch, "threads": threads, "dtype": args.dtype, "mode": mode}
+    asked["ecad"] = __version__  # another may execute faster
     reasons, fitting = [], []
     for path, one in held:
         wanted = {**asked, "device": _device(args.device, one)}

@@ -9,7 +9,8 @@ import pytest
 
 import ecad
 from app.services.schedules import LARGEST_FILE, PageError, Schedules
-from ecad.execution.latency import Lowering, terms
+from ecad.execution.latency import terms
+from ecad.execution.lowering import Lowering
 
 
 def file_of(schedule, change=lambda document: None) -> str:

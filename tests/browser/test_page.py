@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 import ecad
-from ecad.execution.latency import Lowering, terms
+from ecad.execution.latency import terms
+from ecad.execution.lowering import Lowering
 
 pytestmark = pytest.mark.browser
 

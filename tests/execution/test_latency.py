@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from ecad.execution import ExecutionError
-from ecad.execution.latency import Calibration, Lowering, Sample, counts, fit, terms
+from ecad.execution.latency import Calibration, Sample, counts, fit, terms
+from ecad.execution.lowering import Lowering
 from ecad.models.calibrating import calibration_schedules, held_out_schedules
 from ecad.schedule import Schedule, heuristics
 from ecad.schedule.layouts import flux_layout, pixart_layout

@@ -9,14 +9,13 @@ import pytest
 
 from ecad import load_image_generator
 from ecad.execution import ExecutionError
-from ecad.execution.latency import Lowering
+from ecad.execution.latency import Calibration
 from ecad.models import calibrating
 from ecad.models.calibrating import (
     calibrate,
     calibration_schedules,
     conditions_of,
     held_out_schedules,
-    lowering_of,
     repeated,
     store_calibration,
     stored_calibration,
@@ -86,9 +85,12 @@ def test_whoever_is_called_between_passes_can_give_up(generator):
 
 @pytest.mark.parametrize("model", ["tiny_pixart_path", "tiny_flux_path"])
 @pytest.mark.parametrize("mode", ["fast", "reference"])
-def test_what_is_counted_is_the_plan_that_the_model_runs(model, mode, request):
+def test_a_calibration_that_was_read_lowers_as_the_model_does(model, mode, request, tmp_path):
     generator = load_image_generator(request.getfixturevalue(model), mode=mode)
-    layout, lowering = generator.layout, lowering_of(generator)
+    layout = generator.layout
+    made = calibrate(generator, time_pass=lambda schedule: float(schedule.rows), seconds=0)
+    made.save(tmp_path / "calibration.json")
+    lowering = Calibration.load(tmp_path / "calibration.json").lowering
     schedules = [*calibration_schedules(layout), *held_out_schedules(layout), heuristics.fora(layout, 9, 4)]
     if layout.gated is not None:
         schedules.append(heuristics.tgate(layout, 8, 4, 2, 1, averaged=True))
@@ -96,9 +98,10 @@ def test_what_is_counted_is_the_plan_that_the_model_runs(model, mode, request):
         assert lowering(schedule).steps == generator.model.lower(schedule).steps
 
 
-def test_a_model_that_lowers_otherwise_is_refused(generator, monkeypatch):
-    monkeypatch.setattr(calibrating, "lowering_of", lambda generator: Lowering())
-    with pytest.raises(ExecutionError, match="no latency model"):
+def test_a_model_that_lowers_in_code_of_its_own_is_refused(generator, monkeypatch):
+    own = generator.model.lower
+    monkeypatch.setattr(generator.model, "lower", lambda schedule: own(schedule))
+    with pytest.raises(ExecutionError, match="no latency model for a PixArtModel"):
         calibrate(generator, time_pass=lambda schedule: 1.0)
 
 

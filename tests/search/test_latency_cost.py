@@ -8,7 +8,8 @@ import json
 import pytest
 
 from ecad.execution import ExecutionError
-from ecad.execution.latency import Calibration, Lowering, terms
+from ecad.execution.latency import Calibration, terms
+from ecad.execution.lowering import Lowering
 from ecad.search import RunStore, Search, SearchError, SearchSettings, make_evaluator, open_run
 
 
