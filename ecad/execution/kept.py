@@ -24,6 +24,7 @@ class KeptValues(dict[int, Any]):
         free = self._free
         if free and free[-1].shape == like.shape and free[-1].dtype == like.dtype:
             return free.pop()
+        self.release()  # those of another shape, as from before T-GATE's gate, serve nobody any more
         made = like.new_empty(like.shape)
         self._rooms[id(made)] = made
         return made

@@ -32,14 +32,15 @@ def test_setting_a_position_anew_gives_up_what_was_there():
 
 
 def test_other_shapes_other_numbers_and_other_tensors_are_no_room():
-    values = KeptValues()
-    values[0] = values.room(LIKE)
-    values[1] = foreign = torch.ones(2, 3)
-    del values[0], values[1]
     for like in (torch.zeros(1, 3), LIKE.double()):
+        values = KeptValues()
+        values[0] = values.room(LIKE)
+        values[1] = torch.ones(2, 3)
+        foreign = values[1]
+        del values[0], values[1]
         room = values.room(like)
         assert room.shape == like.shape and room.dtype == like.dtype
-    assert values.room(LIKE) is not foreign
+        assert values.held() == [] and values.room(LIKE) is not foreign
 
 
 def test_released_rooms_are_not_held():
