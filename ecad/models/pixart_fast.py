@@ -27,7 +27,7 @@ from ecad.execution.kept import KeptValues
 from ecad.execution.plan import Compute, Plan, Segment
 from ecad.models.kernels import Kernels
 from ecad.models.packing import Linear, Packer, Projection, function_of
-from ecad.models.pixart_kernels import FoldedText, fold_text, images_a_text
+from ecad.models.pixart_kernels import FoldedText, fold_text, sharing
 from ecad.models.pixart_reference import (
     GATE_MLP,
     GATE_MSA,
@@ -43,6 +43,8 @@ from ecad.models.pixart_reference import (
 # Per component name the gate that it shares with its like in every block; attn2 has none.
 GATES = {"attn1": "msa", "attn2": "", "ff": "mlp"}
 GATE_ROW = {"msa": GATE_MSA, "mlp": GATE_MLP}
+# Per component of a block where its gate lies among the block's six vectors; None: it has none.
+GATE_OF = [GATE_ROW.get(GATES[name]) for name in NAMES]
 # Folded texts of a pass take this much memory at most.
 FOLDED_BYTES = 1 << 30
 
@@ -258,8 +260,8 @@ class PixArtFast:
         elif mask is None:
             fold = self._fold_pays(*text.shape[:2])
         if fold:
-            shared = images_a_text(text, mask)
-            text, mask = text[::shared], None if mask is None else mask[::shared]
+            shared = sharing(text, mask)
+            text, mask = text[shared.rows], None if mask is None else mask[shared.rows]
         bias = mask_bias(mask, self.hidden.dtype)  # [B, 1, T]
         self.text_bias = None if bias is None else bias[:, None]  # [B, 1, 1, T]
         if model.caption_projection is not None:
@@ -274,7 +276,7 @@ class PixArtFast:
             key, value = keys_values.unbind(0)
             if fold:
                 products = weights.q_text, weights.out_text
-                self.texts.append(fold_text(key, value, self.text_bias, *products))
+                self.texts.append(fold_text(key, value, self.text_bias, *products, shared.turns))
             else:
                 self.texts.append((key, value))
 
@@ -296,11 +298,16 @@ class PixArtFast:
         saved = tokens * (2 * dim * dim + 2 * length * dim - numbers)
         return uses * saved > 3 * blocks * 2 * length * dim * dim
 
+    def _gate(self, index: int) -> torch.Tensor | None:
+        """A component's gate in this row, [D]; None for attn2, which has none."""
+        number, kind = divmod(index, len(NAMES))
+        at = GATE_OF[kind]
+        return None if at is None else self.vectors[6 * number + at]
+
     def compute(self, step: Compute, values: KeptValues) -> dict[int, torch.Tensor]:
         number, kind = divmod(step.index, len(NAMES))
         weights, vectors, hidden = self.weights[number], self.vectors, self.hidden
         at = 6 * number
-        gate = None
         room = values.room(hidden) if step.keep and self.on_cpu else None
         if kind == 0:
             output = self.kernels.self_attention(
@@ -313,7 +320,6 @@ class PixArtFast:
                 weights.eps,
                 room,
             )
-            gate = vectors[at + GATE_MSA]
         elif kind == 1:
             text = self.texts[number]
             if isinstance(text, FoldedText):
@@ -333,7 +339,7 @@ class PixArtFast:
                 weights.eps,
                 room,
             )
-            gate = vectors[at + GATE_MLP]
+        gate = self._gate(step.index)
         if self.open is None:
             _add(hidden, output, gate)
             return {step.index: output}
@@ -387,11 +393,7 @@ class PixArtFast:
             return
         hidden = self.hidden
         for index, value in values:
-            number, kind = divmod(index, len(NAMES))
-            if kind == 1:
-                hidden += value
-            else:
-                hidden.addcmul_(self.vectors[6 * number + (GATE_MSA if kind == 0 else GATE_MLP)], value)
+            _add(hidden, value, self._gate(index))
         for segment, (delta, sums) in segments:
             hidden += delta
             for name, total in sums.items():
@@ -401,13 +403,11 @@ class PixArtFast:
     def _combine_grouped(self, values: list, segments: list) -> None:
         """The same with every tensor under a gate, ones where it has none, so that groups of them are alike."""
         ones = torch.ones_like(self.vectors[0])
-        gates = {0: GATE_MSA, 2: GATE_MLP}
         pairs = []
         for index, value in values:
-            number, kind = divmod(index, len(NAMES))
+            gate = self._gate(index)
             # A view each time: torch compiles anew for every pattern of arguments that are the same object.
-            gate = ones.view_as(ones) if kind == 1 else self.vectors[6 * number + gates[kind]]
-            pairs.append((gate, value))
+            pairs.append((ones.view_as(ones) if gate is None else gate, value))
         for segment, (delta, sums) in segments:
             pairs.append((ones.view_as(ones), delta))
             for name, total in sums.items():

@@ -7,6 +7,7 @@ result, or None.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -64,20 +65,43 @@ class FoldedText(NamedTuple):
     out_bias: torch.Tensor | None
 
 
-def images_a_text(*given: torch.Tensor | None) -> int:
-    """How many neighbours in a batch share their text all through it: of r, 2 r, ... equal ones in turn the r.
+class Sharing(NamedTuple):
+    """Who has which text: guidance gives all negatives one, many seeds of a prompt another.
 
-    given: tensors [B, ...], or None. One prompt with many seeds has as many under guidance, negatives before positives.
+    rows: of a batch, one for each distinct text; turns: the distinct texts (positions in `rows`) in the batch's order,
+    each for as many neighbours as all of them can be taken together: [n, n, n, n, a, a, b, b] is [n, n, a, b].
     """
-    same = torch.stack([(one[1:] == one[:-1]).flatten(1).all(1) for one in given if one is not None]).all(0)
-    changes = [i + 1 for i, equal in enumerate(same.tolist()) if not equal]
-    return math.gcd(*changes, len(same) + 1)
+
+    rows: list[int]
+    turns: list[int]
+
+
+def sharing(*given: torch.Tensor | None) -> Sharing:
+    """The sharing of a batch, from tensors [B, ...] that are equal where the text is; None stands for no difference."""
+    tensors = [one for one in given if one is not None]
+    rows: list[int] = []
+    texts: list[int] = []
+    for row in range(len(tensors[0])):
+        same = (
+            n for n, first in enumerate(rows) if all(torch.equal(one[row], one[first]) for one in tensors)
+        )
+        texts.append(next(same, len(rows)))
+        if texts[-1] == len(rows):
+            rows.append(row)
+    changes = [i for i in range(1, len(texts)) if texts[i] != texts[i - 1]]
+    return Sharing(rows, texts[:: math.gcd(*changes, len(texts))])
 
 
 def fold_text(
-    key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None, query: Linear, out: Linear
+    key: torch.Tensor,
+    value: torch.Tensor,
+    bias: torch.Tensor | None,
+    query: Linear,
+    out: Linear,
+    turns: Sequence[int],
 ) -> FoldedText:
-    """What `folded_cross_attention` takes. key, value [U, heads, T, d]; bias [U, 1, 1, T] or None.
+    """What `folded_cross_attention` takes. key, value [texts, heads, T, d]; bias [texts, 1, 1, T] or None; turns: the
+    U positions of texts in the batch's order.
 
     A head's scores are (x Wq' + bq) k' = x (k Wq)' + bq k', and what it yields is (p v) Wo' = p (v Wo'): both products
     with D x D weights are done once with the T tokens of the text instead of in every row with the N of the image.
@@ -96,12 +120,14 @@ def fold_text(
         scores = (key @ query.bias.view(heads, width, 1)).squeeze(-1)
     if bias is not None:
         scores = scores + bias[:, 0]
-    return FoldedText(
+    made = (
         folded(key, query.weight.view(heads, width, dim)),
         scores.reshape(texts, heads * length, 1),
         folded(value, out.weight.t().view(heads, width, dim)),
-        out.bias,
     )
+    if list(turns) != list(range(texts)):
+        made = tuple(one[turns] for one in made)
+    return FoldedText(*made, out.bias)
 
 
 # Scores this far below the largest count as this far: exp would yield numbers below the smallest normal one, with which

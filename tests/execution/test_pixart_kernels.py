@@ -8,7 +8,7 @@ import torch
 from ecad.execution import apply_schedule
 from ecad.models import pixart_fast
 from ecad.models.packing import Linear
-from ecad.models.pixart_kernels import cross_attention, fold_text, folded_cross_attention, images_a_text
+from ecad.models.pixart_kernels import cross_attention, fold_text, folded_cross_attention, sharing
 from ecad.schedule import heuristics
 from ecad.schedule.layouts import pixart_layout
 
@@ -38,7 +38,9 @@ def both_ways(mask, bias=True, dtype=torch.float64, scale=1.0):
     mask = None if mask is None else mask.to(dtype)
     plain = cross_attention(hidden, key, value, mask, query, out, HEADS, None)
     room = torch.full_like(hidden, float("nan"))
-    folded = folded_cross_attention(hidden, fold_text(key, value, mask, query, out), HEADS, room)
+    folded = folded_cross_attention(
+        hidden, fold_text(key, value, mask, query, out, range(BATCH)), HEADS, room
+    )
     assert folded is room
     return plain, folded
 
@@ -69,27 +71,27 @@ def test_large_scores_do_not_overflow():
 
 
 @pytest.mark.parametrize(
-    ("texts", "shared"),
+    ("texts", "rows", "turns"),
     [
-        ("a", 1),
-        ("ab", 1),
-        ("aaaa", 4),
-        ("aaabcd", 1),  # guidance with three prompts
-        ("aaaabbbb", 4),  # guidance with one prompt and four seeds
-        ("aaaabbcc", 2),
-        ("aaabb", 1),
+        ("a", [0], [0]),
+        ("ab", [0, 1], [0, 1]),
+        ("aaaa", [0], [0]),
+        ("aaabcd", [0, 3, 4, 5], [0, 0, 0, 1, 2, 3]),  # guidance with three prompts
+        ("aaaabbbb", [0, 4], [0, 1]),  # guidance with one prompt and four seeds
+        ("aaaabbcc", [0, 4, 6], [0, 0, 1, 2]),
+        ("aabab", [0, 2], [0, 0, 1, 0, 1]),
     ],
 )
 @torch.no_grad()
-def test_images_with_the_same_text_share_it(texts, shared):
+def test_images_with_the_same_text_share_it(texts, rows, turns):
     numbers = torch.tensor([ord(one) for one in texts])
-    assert images_a_text(numbers[:, None, None].double(), None) == shared
-    assert images_a_text(torch.zeros(len(texts), 1), numbers[:, None]) == shared  # by their masks alone
+    assert sharing(numbers[:, None, None].double(), None) == (rows, turns)
+    assert sharing(torch.zeros(len(texts), 1), numbers[:, None]) == (rows, turns)  # by their masks alone
     _, _, query, out = text_and_products(torch.float64, bias=True)
     key, value = (drawn(9 + i, HEADS, LENGTH, WIDTH)[numbers - ord("a")] for i in range(2))
     hidden = drawn(len(texts), TOKENS, HEADS * WIDTH)
     plain = cross_attention(hidden, key, value, None, query, out, HEADS, None)
-    text = fold_text(key[::shared], value[::shared], None, query, out)
+    text = fold_text(key[rows], value[rows], None, query, out, turns)
     torch.testing.assert_close(
         folded_cross_attention(hidden, text, HEADS, None), plain, rtol=1e-12, atol=1e-12
     )
