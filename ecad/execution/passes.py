@@ -19,8 +19,9 @@ class Components(Protocol):
 
     `begin` takes one model call's inputs and sets the streams; `compute` evaluates a component on them and
     on the kept values, adds what it yields with the gates of this row, and returns the values to keep by
-    their positions in `Layout.values` (before gate and residual); `combine` adds a stretch of
-    kept values and segments; `finish` turns the streams into the model's output.
+    their positions in `Layout.values` (before gate and residual), which it may have written into
+    `values.room(...)`; `combine` adds a stretch of kept values and segments; `finish` turns the streams into
+    the model's output.
     """
 
     def begin(self, row: int, **inputs: Any) -> None: ...

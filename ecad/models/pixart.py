@@ -11,13 +11,13 @@ from ecad.execution import ExecutionError, Pass, Plan
 from ecad.execution.lowering import Lowering
 from ecad.execution.passes import Components
 from ecad.execution.times import set_times
+from ecad.models.folded_text import folded_cross_attention
 from ecad.models.kernels import Kernels
 from ecad.models.packing import Packer
 from ecad.models.pixart_fast import GATES, PixArtFast, block_weights
 from ecad.models.pixart_kernels import (
     cross_attention,
     feed_forward,
-    folded_cross_attention,
     self_attention,
 )
 from ecad.models.pixart_reference import PixArtReference

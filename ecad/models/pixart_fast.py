@@ -25,9 +25,9 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 from ecad.execution import ExecutionError
 from ecad.execution.kept import KeptValues
 from ecad.execution.plan import Compute, Plan, Segment
+from ecad.models.folded_text import FoldedText, fold_text, folding_pays, sharing
 from ecad.models.kernels import Kernels
 from ecad.models.packing import Linear, Packer, Projection, function_of
-from ecad.models.pixart_kernels import FoldedText, fold_text, sharing
 from ecad.models.pixart_reference import (
     GATE_MLP,
     GATE_MSA,
@@ -45,8 +45,6 @@ GATES = {"attn1": "msa", "attn2": "", "ff": "mlp"}
 GATE_ROW = {"msa": GATE_MSA, "mlp": GATE_MLP}
 # Per component of a block where its gate lies among the block's six vectors; None: it has none.
 GATE_OF = [GATE_ROW.get(GATES[name]) for name in NAMES]
-# Folded texts of a pass take this much memory at most.
-FOLDED_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -240,25 +238,7 @@ class PixArtFast:
     def _prepare_text(self, text: torch.Tensor, mask: torch.Tensor | None) -> None:
         """Every block's text: keys and values [B, heads, T, D / heads] with the mask as a bias or None, or folded."""
         model = self.transformer
-        fold = False
-        if mask is not None and mask.ndim == 2:
-            kept = mask.bool()
-            if bool(kept.any(dim=1).all()):  # a row without any token would attend to all of them
-                columns = kept.any(dim=0)
-                length = int(columns.nonzero().max()) + 1
-                fold = self._fold_pays(len(text), length)
-                if not fold:
-                    # The attention kernels want aligned rows of the mask: 8 on a GPU; on a CPU 16 keys take a
-                    # quarter of the time of 14.
-                    aligned = 8 if text.is_cuda else 16
-                    length = -(-length // aligned) * aligned
-                missing = max(0, length - mask.shape[1])
-                text = F.pad(text[:, :length], (0, 0, 0, missing))
-                mask = F.pad(mask[:, :length], (0, missing))
-                if bool(mask.bool().all()):
-                    mask = None
-        elif mask is None:
-            fold = self._fold_pays(*text.shape[:2])
+        text, mask, fold = self._trimmed(text, mask)
         if fold:
             shared = sharing(text, mask)
             text, mask = text[shared.rows], None if mask is None else mask[shared.rows]
@@ -280,23 +260,48 @@ class PixArtFast:
             else:
                 self.texts.append((key, value))
 
-    def _fold_pays(self, batch: int, length: int) -> bool:
-        """Whether folding two D x D products into texts of this length saves work in this pass.
+    def _trimmed(
+        self, text: torch.Tensor, mask: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None, bool]:
+        """Text [B, T, channels] and mask without the tokens that no image attends to; and whether to fold it."""
+        if mask is None:
+            return text, None, self._folding_pays(*text.shape[:2])
+        kept = mask.bool()
+        # A row without any token would attend to all of them.
+        if mask.ndim != 2 or not bool(kept.any(dim=1).all()):
+            return text, mask, False
+        length = int(kept.any(dim=0).nonzero().max()) + 1
+        fold = self._folding_pays(len(text), length)
+        if not fold:
+            # The attention kernels want aligned rows of the mask: 8 on a GPU; on a CPU 16 keys take a quarter of
+            # the time of 14.
+            aligned = 8 if text.is_cuda else 16
+            length = -(-length // aligned) * aligned
+        missing = max(0, length - mask.shape[1])
+        text = F.pad(text[:, :length], (0, 0, 0, missing))
+        mask = F.pad(mask[:, :length], (0, missing))
+        return text, None if bool(mask.bool().all()) else mask, fold
 
-        Counted in multiply-adds, those of the folding threefold, since its products are small. In half precision the
-        folded products would be rounded once more than the model's own.
+    def _folding_pays(self, batch: int, length: int) -> bool:
+        """Whether texts of this length are folded. In half precision the folded products would be rounded once more
+        than the model's own, so there they are not.
         """
         _, tokens, dim = self.hidden.shape
-        if not self.on_cpu or self.hidden.dtype not in (torch.float32, torch.float64):
-            return False
-        if not all(type(w.q_text) is type(w.out_text) is Linear for w in self.weights):
-            return False
-        blocks, numbers = len(self.weights), 2 * self.heads * length * dim
-        if batch * blocks * numbers * self.hidden.element_size() > FOLDED_BYTES:
-            return False
-        uses = int(self.plan.computes[:, 1 :: len(NAMES)].sum())
-        saved = tokens * (2 * dim * dim + 2 * length * dim - numbers)
-        return uses * saved > 3 * blocks * 2 * length * dim * dim
+        return (
+            self.on_cpu
+            and self.hidden.dtype in (torch.float32, torch.float64)
+            and all(type(one.q_text) is type(one.out_text) is Linear for one in self.weights)
+            and folding_pays(
+                tokens=tokens,
+                dim=dim,
+                heads=self.heads,
+                length=length,
+                blocks=len(self.weights),
+                uses=int(self.plan.computes[:, 1 :: len(NAMES)].sum()),
+                batch=batch,
+                item_bytes=self.hidden.element_size(),
+            )
+        )
 
     def _gate(self, index: int) -> torch.Tensor | None:
         """A component's gate in this row, [D]; None for attn2, which has none."""

@@ -16,12 +16,12 @@ import torch.nn.functional as F
 from executors import Stock, modules_of
 from torch.overrides import TorchFunctionMode
 
-from ecad.models import pixart_fast
+from ecad.models import folded_text
 from ecad.schedule import Layout, Schedule
 from ecad.schedule.costs import CostTable
 
 # mock.patch.object(*NO_FOLDING): every product with a weight is done where its component is computed.
-NO_FOLDING = pixart_fast, "FOLDED_BYTES", 0
+NO_FOLDING = folded_text, "FOLDED_BYTES", 0
 
 
 class ComponentCounter(TorchFunctionMode):

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from ecad.execution import apply_schedule
-from ecad.models import pixart_fast
+from ecad.models import folded_text
+from ecad.models.folded_text import fold_text, folded_cross_attention, sharing
 from ecad.models.packing import Linear
-from ecad.models.pixart_kernels import cross_attention, fold_text, folded_cross_attention, sharing
+from ecad.models.pixart_kernels import cross_attention
 from ecad.schedule import heuristics
 from ecad.schedule.layouts import pixart_layout
 
@@ -153,7 +154,7 @@ def test_folding_is_bounded_in_memory_and_leaves_half_precision_alone(
     with apply_schedule(half, uncached):
         latents(half, SHORT, **uncached.call())
     assert folded_calls() == (0, 4 * ROWS)
-    monkeypatch.setattr(pixart_fast, "FOLDED_BYTES", 100)
+    monkeypatch.setattr(folded_text, "FOLDED_BYTES", 100)
     with apply_schedule(pixart64, uncached):
         latents(pixart64, SHORT, **uncached.call())
     assert folded_calls() == (0, 8 * ROWS)
