@@ -48,8 +48,10 @@ CONDITIONS = {
     "threads": "{} CPU thread(s)",
     "batch": "batch {}",
     "torch": "torch {}",
-    "ecad": "ecad {}",
+    "execution": "version {} of the execution",
 }
+# Counted up whenever something in a plan comes to run at another speed: older calibrations hold no longer.
+EXECUTION = 2
 
 
 def terms(layout: Layout) -> tuple[str, ...]:

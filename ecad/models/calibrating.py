@@ -14,9 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from ecad import __version__
 from ecad.execution import ExecutionError
-from ecad.execution.latency import CONDITIONS, Calibration, Sample, counts
+from ecad.execution.latency import CONDITIONS, EXECUTION, Calibration, Sample, counts
 from ecad.execution.lowering import Lowering
 from ecad.schedule import Layout, Schedule, heuristics
 
@@ -188,7 +187,7 @@ def repeated(embeddings: Any, batch: int) -> Any:
 
 def conditions_of(generator: Any, batch: int) -> dict[str, Any]:
     """What a time on this generator depends on."""
-    found = {**generator.fingerprint(), "processor": processor(), "batch": int(batch), "ecad": __version__}
+    found = {**generator.fingerprint(), "processor": processor(), "batch": int(batch), "execution": EXECUTION}
     return {name: found[name] for name in CONDITIONS if name in found}
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ecad import __version__
 from ecad.execution.errors import ExecutionError
-from ecad.execution.latency import PASS, ROW, STRETCH, SUM_BUILT, SUM_READ, Calibration
+from ecad.execution.latency import EXECUTION, PASS, ROW, STRETCH, SUM_BUILT, SUM_READ, Calibration
 from ecad.models.calibrating import calibrations_folder, processor
 from ecad.models.settings import ALIASES
 from ecad.schedule import Schedule
@@ -113,14 +113,14 @@ def find(
     if not held:
         raise ExecutionError(f"there is no latency calibration of {model} in {data}; {hint}")
     mode = f"{args.mode or 'fast'}, compiled" if args.compile else args.mode  # as a fingerprint says it
-    asked = {"batch": batch, "threads": threads, "dtype": args.dtype, "mode": mode}
-    asked["ecad"] = __version__  # another may execute faster
+    asked = {"batch": batch, "threads": threads, "dtype": args.dtype, "mode": mode, "execution": EXECUTION}
     reasons, fitting = [], []
     for path, one in held:
         wanted = {**asked, "device": _device(args.device, one)}
         if one.conditions.get("device") == "cpu":
             wanted["processor"] = processor()
-        why = one.mismatch(wanted)
+        conditions = {"execution": 1, **one.conditions}  # the first execution's files do not say so
+        why = replace(one, conditions=conditions).mismatch(wanted)
         if why is None:
             fitting.append((one.made, path, one))
         else:

@@ -149,7 +149,7 @@ def test_folding_is_bounded_in_memory_and_leaves_half_precision_alone(
     from diffusers import DiffusionPipeline
 
     uncached = heuristics.uncached(LAYOUT, ROWS)
-    half = DiffusionPipeline.from_pretrained(tiny_pixart_path, torch_dtype=torch.bfloat16)
+    half = DiffusionPipeline.from_pretrained(tiny_pixart_path).to(torch.bfloat16)
     half.set_progress_bar_config(disable=True)
     with apply_schedule(half, uncached):
         latents(half, SHORT, **uncached.call())

@@ -160,12 +160,25 @@ def test_without_a_calibration_that_holds_here_there_is_one_sentence_and_no_gues
         assert code == 2 and not out and sentence in err and len(err.strip().splitlines()) == 1, err
 
 
-def test_a_calibration_of_another_processor_does_not_hold_here(latency, calibrated, tmp_path):
+@pytest.mark.parametrize(
+    ("conditions", "sentence"),
+    [
+        ({"processor": "Zilog Z80"}, "made for the processor Zilog Z80"),
+        (
+            {"execution": None},
+            "made for version 1 of the execution, not version ",
+        ),  # the first did not say so
+    ],
+)
+def test_a_calibration_of_other_conditions_does_not_hold_here(
+    latency, calibrated, tmp_path, conditions, sentence
+):
     path = tmp_path / "fora-4.json"
     heuristics.fora(pixart_layout(4), 20, 4).save(path)
     (file,) = (calibrated[0] / "calibrations").iterdir()
     kept = json.loads(file.read_text())
-    kept["conditions"]["processor"] = "Zilog Z80"
-    file.write_text(json.dumps(kept))
-    code, _, err = latency("--predict", "-s", path, "--data-dir", calibrated[0])
-    assert code == 2 and "made for the processor Zilog Z80" in err
+    kept["conditions"] = {k: v for k, v in {**kept["conditions"], **conditions}.items() if v is not None}
+    (tmp_path / "calibrations").mkdir()
+    (tmp_path / "calibrations" / file.name).write_text(json.dumps(kept))
+    code, _, err = latency("--predict", "-s", path, "--data-dir", tmp_path)
+    assert code == 2 and sentence in err
