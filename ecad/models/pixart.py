@@ -15,11 +15,7 @@ from ecad.models.folded_text import folded_cross_attention
 from ecad.models.kernels import Kernels
 from ecad.models.packing import Packer
 from ecad.models.pixart_fast import GATES, PixArtFast, block_weights
-from ecad.models.pixart_kernels import (
-    cross_attention,
-    feed_forward,
-    self_attention,
-)
+from ecad.models.pixart_kernels import cross_attention, feed_forward, self_attention
 from ecad.models.pixart_reference import PixArtReference
 from ecad.schedule import Schedule
 from ecad.schedule.layouts.pixart import pixart_layout

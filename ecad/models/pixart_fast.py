@@ -155,7 +155,7 @@ class PixArtFast:
             patch = model.config.patch_size
             self.grid = shape[-2] // patch, shape[-1] // patch
             # Rooms, folded texts and a comparison of the halves were measured on a CPU only.
-            self.on_cpu = hidden_states.device.type == "cpu" and not self.kernels.compiled
+            self.eager_cpu = hidden_states.device.type == "cpu" and not self.kernels.compiled
             self._prepare_patches(hidden_states)
         elif shape[1:] != self.shape[1:] or shape[0] not in self.batches:
             raise ExecutionError(f"the size or batch changed between rows {row - 1} and {row} of a pass")
@@ -188,7 +188,7 @@ class PixArtFast:
     def _embed(self, latents: torch.Tensor) -> torch.Tensor:
         """Latents [B, c, h, w] -> tokens [B, N, D]."""
         batch, half = len(latents), len(latents) // 2
-        if not self.on_cpu or batch % 2 or not torch.equal(latents[:half], latents[half:]):
+        if not self.eager_cpu or batch % 2 or not torch.equal(latents[:half], latents[half:]):
             return F.linear(self._patches(latents), self.kernel) + self.positions
         # Guidance gives both halves the same latents.
         product = F.linear(self._patches(latents[:half]), self.kernel)
@@ -288,7 +288,7 @@ class PixArtFast:
         """
         _, tokens, dim = self.hidden.shape
         return (
-            self.on_cpu
+            self.eager_cpu
             and self.hidden.dtype in (torch.float32, torch.float64)
             and all(type(one.q_text) is type(one.out_text) is Linear for one in self.weights)
             and folding_pays(
@@ -313,7 +313,7 @@ class PixArtFast:
         number, kind = divmod(step.index, len(NAMES))
         weights, vectors, hidden = self.weights[number], self.vectors, self.hidden
         at = 6 * number
-        room = values.room(hidden) if step.keep and self.on_cpu else None
+        room = values.room(hidden) if step.keep and self.eager_cpu else None
         if kind == 0:
             output = self.kernels.self_attention(
                 hidden,
